@@ -1,0 +1,127 @@
+# Builds, runs and tests the service. `make help` lists the targets; `make up` is the one to start with.
+#
+# BUILD  where output goes: other builds (ASan, clang) stand beside the usual one
+# CC, CFLAGS, EXTRA   the compiler, its flags, and flags on top; changing any of them builds anew
+# ARGS   passed on to pytest: make e2e ARGS='-k stream'
+# V=1    shows the whole commands
+
+SHELL  := /bin/bash
+BUILD  ?= build
+CC     = gcc
+CFLAGS ?= -g -O2
+EXTRA  ?=
+FORTIFY ?= -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+ARGS   ?=
+PYTHON ?= /usr/bin/python3
+Q      := $(if $(V),,@)
+
+WARN   = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
+HARDEN = -fstack-protector-strong $(FORTIFY) -fPIE
+
+# Asked when first needed, and once: the packages may not be installed yet when this file is read.
+LIBS       = fcgi libcurl json-c hiredis libuv
+once       = $(eval $(1) := $(2))$($(1))
+PKG_CFLAGS = $(call once,PKG_CFLAGS,$(shell pkg-config --cflags $(LIBS)))
+PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(LIBS) || echo -lpackages-missing-run-env/install-run) -lm)
+
+COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) $(PKG_CFLAGS) -MMD -MP -c
+LINK    = $(CC) -pie -Wl,-z,relro,-z,now $(CFLAGS) $(EXTRA) $(LDFLAGS)
+
+SRC  := $(sort $(shell find fcgi -name '*.c'))
+OBJ  := $(SRC:fcgi/%.c=$(BUILD)/obj/%.o)
+CORE := $(filter-out %/main.o,$(OBJ))
+UNIT := $(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null))
+UNIT_BIN := $(UNIT:tests/unit/%.c=$(BUILD)/unit/%)
+
+export PYTHONDONTWRITEBYTECODE := 1
+
+all: $(BUILD)/coze-chatd ## build the worker
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: install-run ## install what is missing, build, start everything, wait until it is healthy
+	@$(MAKE) --no-print-directory all
+	@env/service up
+
+down: ## stop exactly what `make up` started
+	@env/service down
+
+status: ## say what runs; fails unless all does
+	@env/service status
+
+logs: ## follow the logs
+	@env/service logs
+
+test: install-test ## install what is missing, then unit and e2e
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+
+unit: $(UNIT_BIN) ## run the unit tests
+	@failed=; for test in $(UNIT_BIN); do echo "== $$test"; $$test || failed="$$failed $$test"; done; \
+	if [ -n "$$failed" ]; then echo "unit tests failed:$$failed"; exit 1; fi; \
+	echo "unit tests passed: $(words $(UNIT_BIN)) programs"
+
+e2e: $(BUILD)/coze-chatd ## run the end-to-end tests (ARGS= goes to pytest)
+	@ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider tests $(ARGS)
+
+# A report written by any worker process fails the run, also when its exit status was seen by nobody. The sanitizers
+# make gcc warn of what cannot happen, so there warnings are no errors.
+ASAN_OPTIONS_  = detect_leaks=1:abort_on_error=0:log_path=$(abspath build/asan)/report
+UBSAN_OPTIONS_ = print_stacktrace=1:log_path=$(abspath build/asan)/report
+asan: install-test ## unit and e2e against a build with AddressSanitizer and UBSan
+	@rm -f build/asan/report.*
+	@export ASAN_OPTIONS='$(ASAN_OPTIONS_)' UBSAN_OPTIONS='$(UBSAN_OPTIONS_)'; \
+	$(MAKE) --no-print-directory unit e2e BUILD=build/asan FORTIFY=-U_FORTIFY_SOURCE \
+		EXTRA='-fsanitize=address,undefined -fno-omit-frame-pointer -w'; rc=$$?; \
+	for report in build/asan/report.*; do [ -e "$$report" ] || break; cat "$$report"; rc=1; done; \
+	exit $$rc
+
+MEMCHECK = valgrind -q --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite \
+	--error-exitcode=99 --num-callers=30 --trace-children=yes --log-file=$(abspath build/valgrind)/report.%p
+valgrind: install-lint ## e2e with every worker under valgrind
+	@mkdir -p build/valgrind && rm -f build/valgrind/report.*
+	@CHATD_WRAPPER='$(MEMCHECK)' $(MAKE) --no-print-directory e2e; rc=$$?; \
+	for report in build/valgrind/report.*; do [ -s "$$report" ] || continue; cat "$$report"; rc=1; done; \
+	exit $$rc
+
+lint: install-lint ## build with clang and the same warnings, check the scripts
+	@$(MAKE) --no-print-directory all BUILD=build/clang CC=clang
+	shellcheck env/install env/service nginx/render .ci/run
+
+format: install-lint ## lay out the C sources
+	clang-format -i $(shell find fcgi tests/unit -name '*.[ch]')
+
+clean: ## remove what was built (not RUN_DIR)
+	rm -rf build
+
+install-run install-test install-lint: install-%:
+	@env/install $*
+
+$(BUILD)/coze-chatd: $(OBJ)
+	@echo "  LD    $@"
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/obj/%.o: fcgi/%.c $(BUILD)/flags
+	@echo "  CC    $@"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -o $@ $<
+
+# The Lua scripts are compiled in.
+$(BUILD)/obj/store/scripts.o: $(wildcard redis/*.lua)
+
+$(BUILD)/unit/%: tests/unit/%.c $(CORE) $(BUILD)/flags
+	@echo "  TEST  $@"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -MT $@ -Itests/unit -o $@.o $<
+	$(Q)$(LINK) -o $@ $@.o $(CORE) $(PKG_LIBS) -lcmocka
+
+# Rewritten only when the commands change, so that other flags build anew and the same flags build nothing.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D); flags='$(COMPILE) $(LINK) $(PKG_LIBS)'; \
+	[ "$$flags" = "$$(cat $@ 2>/dev/null)" ] || echo "$$flags" > $@
+
+-include $(OBJ:.o=.d) $(UNIT_BIN:=.d)
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: FORCE all help up down status logs test unit e2e asan valgrind lint format clean \
+	install-run install-test install-lint

@@ -1,0 +1,451 @@
+/*
+ * config.c - the table of settings, and the few kinds of value that it holds.
+ */
+#include "app/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/id.h"
+#include "base/log.h"
+#include "base/utf8.h"
+
+#define VALUE_MAX (64 * 1024) /* bytes of one value, also from a file */
+
+enum kind {
+	KIND_TEXT,  /* char *: any UTF-8 text without control characters */
+	KIND_ID,    /* char *: as a session_id, see id.h */
+	KIND_URL,   /* char *: http:// or https:// */
+	KIND_REDIS, /* char *: redis:// or unix:// */
+	KIND_PATH,  /* char *: made absolute */
+	KIND_FILE,  /* char *: a readable file, or empty */
+	KIND_COUNT, /* uint64_t between min and max */
+	KIND_SECONDS, /* uint64_t milliseconds; written in seconds, fractions allowed; min and max are milliseconds */
+	KIND_BOOL,  /* uint64_t 0 or 1 */
+	KIND_CHOICE /* uint64_t: index in `choices` */
+};
+
+enum flags { REQUIRED = 1, SECRET = 2 };
+
+struct option {
+	const char *name;
+	enum kind kind;
+	unsigned flags;
+	size_t offset;
+	const char *fallback;
+	uint64_t min, max;
+	const char *const *choices; /* NULL-terminated */
+	const char *meaning;
+};
+
+static const char *const chat_modes[] = { "stream", "poll", NULL };
+static const char *const log_levels[] = { "error", "warn", "info", "debug", NULL };
+
+#define FIELD(name) offsetof(struct config, name)
+#define MINUTES     (UINT64_C(60) * 1000)
+#define HOURS       (60 * MINUTES)
+#define MIB         (UINT64_C(1024) * 1024)
+
+static const struct option options[] = {
+	{ "ADMIN_API_KEYS", KIND_TEXT, SECRET, FIELD(admin_api_keys), "", 0, 0, NULL,
+	  "comma-separated keys of the admin routes; empty: they answer to loopback only" },
+	{ "ALLOWED_ORIGINS", KIND_TEXT, 0, FIELD(allowed_origins), "*", 0, 0, NULL,
+	  "comma-separated origins that browsers may call from, or *" },
+	{ "API_KEYS", KIND_TEXT, SECRET, FIELD(api_keys), "", 0, 0, NULL,
+	  "comma-separated keys, one of which a client must send; empty: open" },
+	{ "CHAT_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(chat_timeout_ms), "60", 100, 1 * HOURS, NULL,
+	  "longest /chat" },
+	{ "COZE_API_TOKEN", KIND_TEXT, REQUIRED | SECRET, FIELD(coze_api_token), "", 0, 0, NULL,
+	  "Coze's access token" },
+	{ "COZE_BASE_URL", KIND_URL, 0, FIELD(coze_base_url), "https://api.coze.cn/v3", 0, 0, NULL,
+	  "Coze's API; https://api.coze.com/v3 outside of China" },
+	{ "COZE_BOT_ID", KIND_ID, REQUIRED, FIELD(coze_bot_id), "", 0, 0, NULL,
+	  "the bot; it must be published to the API channel" },
+	{ "COZE_CA_FILE", KIND_FILE, 0, FIELD(coze_ca_file), "", 0, 0, NULL,
+	  "PEM file with CAs to trust besides the system's" },
+	{ "COZE_CHAT_MODE", KIND_CHOICE, 0, FIELD(coze_chat_mode), "stream", 0, 0, chat_modes,
+	  "ask Coze for a stream, or poll for the answer" },
+	{ "COZE_CONNECT_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(coze_connect_timeout_ms), "5", 10,
+	  10 * MINUTES, NULL, "longest wait for a connection to Coze" },
+	{ "COZE_FIRST_BYTE_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(coze_first_byte_timeout_ms), "30", 10,
+	  1 * HOURS, NULL, "longest wait for Coze's first byte" },
+	{ "COZE_IDLE_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(coze_idle_timeout_ms), "60", 10, 1 * HOURS,
+	  NULL, "longest silence of Coze within an answer" },
+	{ "COZE_MAX_EVENT_BYTES", KIND_COUNT, 0, FIELD(coze_max_event_bytes), "8388608", 64 * 1024,
+	  1024 * MIB, NULL, "largest single event (or JSON body) from Coze, bytes" },
+	{ "COZE_USER_ID", KIND_ID, 0, FIELD(coze_user_id), "default_user", 0, 0, NULL,
+	  "the user_id of requests that name none" },
+	{ "DEBUG", KIND_BOOL, 0, FIELD(debug), "false", 0, 0, NULL, "more log; never message text" },
+	{ "DRAIN_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(drain_timeout_ms), "300", 0, 24 * HOURS, NULL,
+	  "how long a stopping worker lets running requests go on" },
+	{ "LOG_LEVEL", KIND_CHOICE, 0, FIELD(log_level), "info", 0, 0, log_levels,
+	  "least severe line to log" },
+	{ "MAX_ANSWER_BYTES", KIND_COUNT, 0, FIELD(max_answer_bytes), "33554432", 1024, 1024 * MIB, NULL,
+	  "largest answer, bytes" },
+	{ "MAX_REQUEST_SIZE", KIND_COUNT, 0, FIELD(max_request_size), "10485760", 1024, 1024 * MIB, NULL,
+	  "largest request body, bytes" },
+	{ "REDIS_URL", KIND_REDIS, REQUIRED | SECRET, FIELD(redis_url), "", 0, 0, NULL,
+	  "redis://[[user]:password@]host[:port][/db] or unix://path; make up starts a local one" },
+	{ "RUN_DIR", KIND_PATH, 0, FIELD(run_dir), "run", 0, 0, NULL, "sockets, pids and logs" },
+	{ "SERVER_HOST", KIND_TEXT, 0, FIELD(server_host), "0.0.0.0", 0, 0, NULL,
+	  "address that nginx listens on" },
+	{ "SERVER_PORT", KIND_COUNT, 0, FIELD(server_port), "6001", 1, 65535, NULL,
+	  "port that nginx listens on" },
+	{ "SESSION_TTL_SECONDS", KIND_SECONDS, 0, FIELD(session_ttl_ms), "86400", 1000, 10 * 365 * 24 * HOURS,
+	  NULL, "how long an unused session is kept" },
+	{ "STREAM_HEARTBEAT_SECONDS", KIND_SECONDS, 0, FIELD(stream_heartbeat_ms), "15", 50, 1 * HOURS, NULL,
+	  "silence after which a stream gets a blank line" },
+	{ "STREAM_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(stream_timeout_ms), "300", 100, 24 * HOURS, NULL,
+	  "longest /chat/stream" },
+	{ "WORKERS", KIND_COUNT, 0, FIELD(workers), "", 1, 512, NULL,
+	  "worker processes; default: the number of cores" },
+};
+
+#define OPTIONS (sizeof options / sizeof options[0])
+
+static char **text_field(struct config *config, const struct option *option)
+{
+	return (char **)(void *)((char *)config + option->offset);
+}
+
+static uint64_t *number_field(struct config *config, const struct option *option)
+{
+	return (uint64_t *)(void *)((char *)config + option->offset);
+}
+
+static bool is_text(const struct option *option)
+{
+	return option->kind <= KIND_FILE;
+}
+
+/* Says what is wrong with a value; a secret's value is not shown. */
+static bool problem(struct buf *problems, const struct option *option, const char *value, const char *allowed)
+{
+	if (option->flags & SECRET)
+		buf_printf(problems, "%s: must be %s\n", option->name, allowed);
+	else
+		buf_printf(problems, "%s=%.200s: must be %s\n", option->name, value, allowed);
+	return false;
+}
+
+static bool set_text(char **field, const char *value)
+{
+	free(*field);
+	*field = strdup(value);
+	return *field != NULL;
+}
+
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7F)
+			return true;
+	return false;
+}
+
+static bool starts_with(const char *text, const char *prefix)
+{
+	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static bool parse_url(char **field, const struct option *option, const char *value, struct buf *problems)
+{
+	const char *host = value + (starts_with(value, "https://") ? 8 : 7);
+	size_t len = strlen(value);
+
+	if (!(starts_with(value, "http://") || starts_with(value, "https://")) || *host == '\0' ||
+	    *host == '/' || strpbrk(value, " ?#\"<>\\") != NULL)
+		return problem(problems, option, value, "an http:// or https:// URL without query");
+	if (!set_text(field, value))
+		return false;
+	while (len > 0 && (*field)[len - 1] == '/')
+		(*field)[--len] = '\0';
+	return true;
+}
+
+static bool parse_path(char **field, const char *value)
+{
+	char cwd[PATH_MAX];
+	size_t size;
+
+	if (value[0] == '/')
+		return set_text(field, value);
+	if (getcwd(cwd, sizeof cwd) == NULL)
+		return false;
+	size = strlen(cwd) + strlen(value) + 2;
+	free(*field);
+	*field = malloc(size);
+	if (*field != NULL)
+		snprintf(*field, size, "%s/%s", cwd, value);
+	return *field != NULL;
+}
+
+static bool parse_text(struct config *config, const struct option *option, const char *value,
+		       struct buf *problems)
+{
+	char **field = text_field(config, option);
+
+	if (value[0] == '\0' && (option->flags & REQUIRED)) {
+		buf_printf(problems, "%s: is required and not set (%s)\n", option->name, option->meaning);
+		return false;
+	}
+	if (!utf8_valid(value, strlen(value)) || has_control(value))
+		return problem(problems, option, "(unprintable)", "UTF-8 text without control characters");
+	switch (option->kind) {
+	case KIND_ID:
+		if (!id_valid(value, strlen(value)))
+			return problem(problems, option, value, "1 to 128 bytes of text");
+		return set_text(field, value);
+	case KIND_URL:
+		return parse_url(field, option, value, problems);
+	case KIND_REDIS:
+		if (!starts_with(value, "redis://") && !starts_with(value, "unix://"))
+			return problem(problems, option, value,
+				       "redis://[[user]:password@]host[:port][/db] or unix://path");
+		return set_text(field, value);
+	case KIND_PATH:
+		if (value[0] == '\0')
+			return problem(problems, option, value, "a directory");
+		return parse_path(field, value);
+	case KIND_FILE:
+		if (value[0] != '\0' && access(value, R_OK) != 0)
+			return problem(problems, option, value, "a file that can be read");
+		return value[0] == '\0' ? set_text(field, value) : parse_path(field, value);
+	default:
+		return set_text(field, value);
+	}
+}
+
+static bool parse_count(uint64_t *field, const struct option *option, const char *value, struct buf *problems)
+{
+	char allowed[96];
+	char *end;
+	unsigned long long number;
+
+	errno = 0;
+	number = strtoull(value, &end, 10);
+	if (!isdigit((unsigned char)value[0]) || *end != '\0' || errno != 0 || number < option->min ||
+	    number > option->max) {
+		snprintf(allowed, sizeof allowed, "a whole number from %llu to %llu",
+			 (unsigned long long)option->min, (unsigned long long)option->max);
+		return problem(problems, option, value, allowed);
+	}
+	*field = number;
+	return true;
+}
+
+static bool parse_seconds(uint64_t *field, const struct option *option, const char *value,
+			  struct buf *problems)
+{
+	char allowed[96];
+	char *end;
+	double seconds = strtod(value, &end);
+
+	/* Only digits and a point: strtod would also take "inf", "0x10" and "1e9". */
+	if (value[0] == '\0' || strspn(value, "0123456789.") != strlen(value) || *end != '\0' ||
+	    seconds * 1000 < (double)option->min || seconds * 1000 > (double)option->max) {
+		snprintf(allowed, sizeof allowed, "seconds from %g to %g, fractions allowed",
+			 (double)option->min / 1000, (double)option->max / 1000);
+		return problem(problems, option, value, allowed);
+	}
+	*field = (uint64_t)llround(seconds * 1000);
+	return true;
+}
+
+static bool parse_bool(uint64_t *field, const struct option *option, const char *value, struct buf *problems)
+{
+	static const char *const words[] = { "false", "true", "0", "1", "no", "yes", "off", "on", NULL };
+
+	for (unsigned i = 0; words[i] != NULL; i++) {
+		if (strcasecmp(value, words[i]) == 0) {
+			*field = i & 1;
+			return true;
+		}
+	}
+	return problem(problems, option, value, "true or false");
+}
+
+static bool parse_choice(uint64_t *field, const struct option *option, const char *value,
+			 struct buf *problems)
+{
+	char allowed[96] = "one of:";
+
+	for (unsigned i = 0; option->choices[i] != NULL; i++) {
+		if (strcasecmp(value, option->choices[i]) == 0) {
+			*field = i;
+			return true;
+		}
+		strncat(allowed, " ", sizeof allowed - strlen(allowed) - 1);
+		strncat(allowed, option->choices[i], sizeof allowed - strlen(allowed) - 1);
+	}
+	return problem(problems, option, value, allowed);
+}
+
+static bool parse(struct config *config, const struct option *option, const char *value, struct buf *problems)
+{
+	uint64_t *number = number_field(config, option);
+
+	switch (option->kind) {
+	case KIND_COUNT:
+		return parse_count(number, option, value, problems);
+	case KIND_SECONDS:
+		return parse_seconds(number, option, value, problems);
+	case KIND_BOOL:
+		return parse_bool(number, option, value, problems);
+	case KIND_CHOICE:
+		return parse_choice(number, option, value, problems);
+	default:
+		return parse_text(config, option, value, problems);
+	}
+}
+
+/* Reads a secret's file; one newline at its end is not part of the value. NULL (and a problem) on failure. */
+static char *read_value_file(const struct option *option, const char *path, struct buf *problems)
+{
+	char *value = calloc(1, VALUE_MAX + 1);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t len = 0;
+	ssize_t got = -1;
+
+	if (fd >= 0 && value != NULL)
+		while (len < VALUE_MAX && (got = read(fd, value + len, VALUE_MAX - len)) > 0)
+			len += (size_t)got;
+	if (got < 0)
+		buf_printf(problems, "%s_FILE=%.200s: cannot be read: %s\n", option->name, path,
+			   strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	if (got < 0) {
+		free(value);
+		return NULL;
+	}
+	while (len > 0 && (value[len - 1] == '\n' || value[len - 1] == '\r'))
+		value[--len] = '\0';
+	return value;
+}
+
+/* An empty variable counts as unset: compose and `.env` files pass NAME= for what nobody filled in. */
+static const char *environment(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static bool load_option(struct config *config, const struct option *option, struct buf *problems)
+{
+	char file_name[64];
+	const char *value = environment(option->name);
+	const char *path;
+	char *from_file;
+	bool good;
+
+	snprintf(file_name, sizeof file_name, "%s_FILE", option->name);
+	path = environment(file_name);
+	if (path != NULL && value != NULL) {
+		buf_printf(problems, "%s and %s: only one of them may be set\n", option->name, file_name);
+		return false;
+	}
+	if (path == NULL)
+		return parse(config, option, value != NULL ? value : option->fallback, problems);
+	from_file = read_value_file(option, path, problems);
+	if (from_file == NULL)
+		return false;
+	good = parse(config, option, from_file, problems);
+	free(from_file);
+	return good;
+}
+
+bool config_load(struct config *config, struct buf *problems)
+{
+	bool good = true;
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	*config = (struct config){ 0 };
+	for (size_t i = 0; i < OPTIONS; i++) {
+		const struct option *option = &options[i];
+
+		if (is_text(option) && !set_text(text_field(config, option), ""))
+			good = false;
+		if (option->offset == FIELD(workers) && environment("WORKERS") == NULL &&
+		    environment("WORKERS_FILE") == NULL)
+			config->workers = cores > 0 ? (uint64_t)cores : 1;
+		else if (!load_option(config, option, problems))
+			good = false;
+	}
+	if (config->debug)
+		config->log_level = LOG_LEVEL_DEBUG;
+	return good;
+}
+
+void config_fini(struct config *config)
+{
+	for (size_t i = 0; i < OPTIONS; i++) {
+		char **field = text_field(config, &options[i]);
+
+		if (!is_text(&options[i]) || *field == NULL)
+			continue;
+		explicit_bzero(*field, strlen(*field));
+		free(*field);
+	}
+	*config = (struct config){ 0 };
+}
+
+static void print_text(struct buf *out, const char *text)
+{
+	buf_append_char(out, '\'');
+	for (; *text != '\0'; text++) {
+		if (*text == '\'')
+			buf_append_str(out, "'\\''");
+		else
+			buf_append_char(out, *text);
+	}
+	buf_append_char(out, '\'');
+}
+
+static void print_number(struct buf *out, const struct option *option, uint64_t number)
+{
+	if (option->kind == KIND_CHOICE)
+		print_text(out, option->choices[number]);
+	else if (option->kind == KIND_BOOL)
+		print_text(out, number ? "true" : "false");
+	else if (option->kind == KIND_SECONDS)
+		buf_printf(out, "'%.15g'", (double)number / 1000);
+	else
+		buf_printf(out, "'%llu'", (unsigned long long)number);
+}
+
+void config_print(const struct config *config, struct buf *out)
+{
+	for (size_t i = 0; i < OPTIONS; i++) {
+		const struct option *option = &options[i];
+
+		if (option->flags & SECRET)
+			continue;
+		buf_printf(out, "%s=", option->name);
+		if (is_text(option))
+			print_text(out, *text_field((struct config *)config, option));
+		else
+			print_number(out, option, *number_field((struct config *)config, option));
+		buf_append_char(out, '\n');
+	}
+}
+
+void config_help(struct buf *out)
+{
+	for (size_t i = 0; i < OPTIONS; i++) {
+		const struct option *option = &options[i];
+
+		buf_printf(out, "  %-32s %s%s%s%s\n", option->name, option->meaning,
+			   option->fallback[0] != '\0' ? " (" : "", option->fallback,
+			   option->fallback[0] != '\0' ? ")" : "");
+	}
+}

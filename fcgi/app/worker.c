@@ -1,0 +1,224 @@
+/*
+ * worker.c - see worker.h.
+ *
+ * Owns: struct worker, in which all state of the process lives.
+ */
+#include "app/worker.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "app/config.h"
+#include "base/log.h"
+#include "chat/service.h"
+#include "coze/coze.h"
+#include "coze/transport.h"
+#include "http/fcgi.h"
+#include "http/request.h"
+#include "http/router.h"
+#include "store/sessions.h"
+
+#define HEAD_TIMEOUT_MS    5000 /* for nginx to send a whole request: it does so at once */
+#define POLL_INTERVAL_MS   1000 /* coze-api section 4: once per second and chat  \ */
+#define SETTLE_INTERVAL_MS 10   /* between looks whether the last cancellations have left */
+#define SETTLE_LIMIT_MS    2000
+
+enum worker_state {
+	WORKER_SERVING,
+	WORKER_DRAINING, /* no new connections; running requests go on */
+	WORKER_SETTLING, /* no connections; what was cancelled is still told to Coze and Redis */
+	WORKER_STOPPED
+};
+
+struct worker {
+	uv_loop_t loop;
+	enum worker_state state;
+	const struct config *config;
+	struct fcgi_server *server;
+	struct transport *transport;
+	struct coze *coze;
+	struct service service;
+	struct router router;
+	uv_signal_t on_term, on_int;
+	uv_timer_t timer; /* DRAINING: its limit; SETTLING: the next look */
+	uint64_t settle_until_ms;
+};
+
+static void stop(struct worker *worker)
+{
+	if (worker->state == WORKER_STOPPED)
+		return;
+	worker->state = WORKER_STOPPED;
+	uv_stop(&worker->loop);
+}
+
+static void on_settle(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+
+	if ((worker->service.turns.running == 0 && transport_active(worker->transport) == 0) ||
+	    uv_now(&worker->loop) >= worker->settle_until_ms)
+		stop(worker);
+}
+
+static void settle(void *arg)
+{
+	struct worker *worker = arg;
+
+	if (worker->state >= WORKER_SETTLING)
+		return;
+	worker->state = WORKER_SETTLING;
+	worker->settle_until_ms = uv_now(&worker->loop) + SETTLE_LIMIT_MS;
+	uv_timer_start(&worker->timer, on_settle, 0, SETTLE_INTERVAL_MS);
+}
+
+static void on_drain_limit(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+
+	log_event(LOG_LEVEL_WARN, "drain_timeout",
+		  LOG_NUMBER("requests", fcgi_server_active(worker->server)));
+	stop(worker);
+}
+
+static void on_term(uv_signal_t *signal, int number)
+{
+	struct worker *worker = signal->data;
+
+	(void)number;
+	if (worker->state != WORKER_SERVING)
+		return;
+	worker->state = WORKER_DRAINING;
+	log_event(LOG_LEVEL_INFO, "draining", LOG_NUMBER("requests", fcgi_server_active(worker->server)));
+	uv_timer_start(&worker->timer, on_drain_limit, worker->config->drain_timeout_ms, 0);
+	fcgi_server_drain(worker->server, settle, worker);
+}
+
+static void on_int(uv_signal_t *signal, int number)
+{
+	(void)number;
+	stop(signal->data);
+}
+
+static void on_request(struct fcgi_request *request, void *arg)
+{
+	struct worker *worker = arg;
+
+	request_begin(request, &worker->router);
+}
+
+/* ---- life ---- */
+
+static void init_loop(struct worker *worker)
+{
+	uv_loop_init(&worker->loop);
+	uv_timer_init(&worker->loop, &worker->timer);
+	uv_signal_init(&worker->loop, &worker->on_term);
+	uv_signal_init(&worker->loop, &worker->on_int);
+	worker->timer.data = worker->on_term.data = worker->on_int.data = worker;
+	uv_signal_start(&worker->on_term, on_term, SIGTERM);
+	uv_signal_start(&worker->on_int, on_int, SIGINT);
+}
+
+static enum err open_coze(struct worker *worker, struct error *why)
+{
+	const struct config *config = worker->config;
+	const struct transport_options transport = {
+		.base_url = config->coze_base_url,
+		.token = config->coze_api_token,
+		.ca_file = config->coze_ca_file,
+		.connect_ms = config->coze_connect_timeout_ms,
+	};
+	const struct coze_options coze = {
+		.bot_id = config->coze_bot_id,
+		.max_event_bytes = config->coze_max_event_bytes,
+		.max_answer_bytes = config->max_answer_bytes,
+		.first_byte_ms = config->coze_first_byte_timeout_ms,
+		.idle_ms = config->coze_idle_timeout_ms,
+		.poll_interval_ms = POLL_INTERVAL_MS,
+	};
+	enum err rc = transport_open(&worker->transport, &worker->loop, &transport, why);
+
+	return rc != ERR_OK ? rc : coze_open(&worker->coze, &worker->loop, worker->transport, &coze, why);
+}
+
+static enum err open_parts(struct worker *worker, int listen_fd, struct error *why)
+{
+	const struct config *config = worker->config;
+	struct service *service = &worker->service;
+	/* A whole answer waits for its client as JSON, where escaping may make it six times longer. */
+	const struct fcgi_limits limits = {
+		.body_max = config->max_request_size,
+		.output_max = config->max_answer_bytes * 6 + 1024 * 1024,
+		.head_timeout_ms = HEAD_TIMEOUT_MS,
+	};
+	enum err rc = open_coze(worker, why);
+
+	if (rc == ERR_OK)
+		rc = sessions_open(&service->sessions, &worker->loop, config->redis_url, config->coze_user_id,
+				   config->session_ttl_ms, why);
+	if (rc != ERR_OK)
+		return rc;
+	service->loop = &worker->loop;
+	service->config = config;
+	service->turns = (struct turn_context){
+		.loop = &worker->loop,
+		.coze = worker->coze,
+		.sessions = service->sessions,
+		.default_user_id = config->coze_user_id,
+		.poll = config->coze_chat_mode == CHAT_MODE_POLL,
+	};
+	worker->router = (struct router){
+		.routes = service_routes(&worker->router.count),
+		.access = { config->api_keys, config->admin_api_keys },
+		.app = service,
+	};
+	service_routes(&worker->router.count);
+	return fcgi_server_open(&worker->server, &worker->loop, listen_fd, &limits, on_request, worker, why);
+}
+
+/* Closes in the order of use: requests first, then what they use; the loop then lets go of the memory. */
+static void close_parts(struct worker *worker)
+{
+	if (worker->server != NULL)
+		fcgi_server_close(worker->server);
+	if (worker->service.sessions != NULL)
+		sessions_close(worker->service.sessions);
+	if (worker->transport != NULL)
+		transport_close(worker->transport);
+	uv_close((uv_handle_t *)&worker->timer, NULL);
+	uv_close((uv_handle_t *)&worker->on_term, NULL);
+	uv_close((uv_handle_t *)&worker->on_int, NULL);
+	uv_run(&worker->loop, UV_RUN_DEFAULT);
+	if (worker->coze != NULL)
+		coze_close(worker->coze);
+	if (uv_loop_close(&worker->loop) != 0)
+		log_event(LOG_LEVEL_ERROR, "loop", LOG_TEXT("why", "handles were left open"));
+}
+
+int worker_run(const struct config *config, int listen_fd)
+{
+	struct worker *worker = calloc(1, sizeof *worker);
+	struct error why;
+	int status = EX_OK;
+
+	if (worker == NULL)
+		return EX_OSERR;
+	worker->config = config;
+	init_loop(worker);
+	if (open_parts(worker, listen_fd, &why) == ERR_OK) {
+		log_event(LOG_LEVEL_INFO, "serving", LOG_TEXT("coze", config->coze_base_url));
+		uv_run(&worker->loop, UV_RUN_DEFAULT);
+		log_event(LOG_LEVEL_INFO, "stopped",
+			  LOG_NUMBER("requests", fcgi_server_active(worker->server)));
+	} else {
+		log_event(LOG_LEVEL_ERROR, "start", LOG_TEXT("cause", why.cause));
+		status = EX_SOFTWARE;
+	}
+	close_parts(worker);
+	free(worker);
+	return status;
+}

@@ -1,0 +1,46 @@
+/*
+ * log.h - one line per event, `key=value`, led by the ids in hand.
+ *
+ *   2024-01-15T10:30:15.123456 info pid=71 event=request req=9f… status=200 …
+ *
+ * The log is the process's, like its standard error: the only module with a state of its own. Lines are written
+ * with one write(2) each, so those of several workers never mix. Message text, tokens and keys are never passed in.
+ */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+struct log_field {
+	const char *key;
+	const char *text; /* NULL: `number` counts instead */
+	uint64_t number;
+};
+
+#define LOG_TEXT(key, text)     ((struct log_field){ (key), (text) != NULL ? (text) : "-", 0 })
+#define LOG_NUMBER(key, number) ((struct log_field){ (key), NULL, (uint64_t)(number) })
+
+/* Where lines go from now on: a file descriptor (borrowed), and what is worth a line. */
+void log_open(int fd, enum log_level level);
+
+bool log_wants(enum log_level level);
+
+/*
+ * Writes a line of `count` fields. Values may be hostile: control characters, quotes and invalid UTF-8 are
+ * escaped, long ones are cut, a value with blanks is quoted. Fields without text ("") are left out.
+ */
+void log_fields(enum log_level level, const char *event, const struct log_field *fields, size_t count);
+
+#define log_event(level, event, ...)                                                                       \
+	do {                                                                                               \
+		if (log_wants(level)) {                                                                    \
+			const struct log_field log__fields[] = { __VA_ARGS__ };                            \
+			log_fields(level, event, log__fields, sizeof log__fields / sizeof log__fields[0]); \
+		}                                                                                          \
+	} while (0)
+
+#endif

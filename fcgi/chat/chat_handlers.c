@@ -1,0 +1,428 @@
+/*
+ * chat_handlers.c - POST /chat and POST /chat/stream: from the request's fields to a turn, and from the turn's answer to
+ * JSON or to an event stream (spec section 2).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/config.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/utf8.h"
+#include "chat/service.h"
+#include "coze/coze.h"
+#include "http/fields.h"
+#include "http/response.h"
+
+#define EVENT_JSON_MAX 7800 /* escaped text of one event: with its frame it leaves in one FastCGI record */
+#define EVENT_MAX      (64 * 1024) /* an event's frame and its piece of text */
+#define PIECE          (48 * 1024) /* bytes of text in one step of the last event */
+
+struct chat_fields {
+	struct text message, user_id, session_id, conversation_id;
+};
+
+static const struct field chat_fields[] = {
+	{ "message", FIELD_TEXT, true, offsetof(struct chat_fields, message), "用户消息，不能为空",
+	  "the user's message" },
+	{ "user_id", FIELD_ID, false, offsetof(struct chat_fields, user_id),
+	  "用户 ID；会话属于第一个使用它的用户",
+	  "the user; a session belongs to the first one who names himself" },
+	{ "session_id", FIELD_ID, false, offsetof(struct chat_fields, session_id),
+	  "会话 ID；缺省时由服务生成", "the session; made by the service when absent" },
+	{ "conversation_id", FIELD_ID, false, offsetof(struct chat_fields, conversation_id),
+	  "Coze 会话 ID；用于续传已有会话", "the Coze conversation to go on with" },
+};
+
+/* One request and its turn. Freed when the answer has left, or the client. */
+struct exchange {
+	struct service *service;
+	struct request *request;
+	struct turn *turn; /* NULL once it is over */
+	char session_id[ID_MAX + 1];
+	char conversation_id[ID_MAX + 1];
+	char message_id[ID_MAX + 1];
+	char logid[64];
+	struct buf answer; /* the text so far */
+	/* Streams only. */
+	uv_timer_t heartbeat;
+	bool streams;
+	bool opened;     /* the response has begun */
+	bool completing; /* the last event is being sent, piece by piece */
+	size_t sent;     /* bytes of `answer` that are in it */
+	unsigned chunks;
+};
+
+/* ---- life ---- */
+
+static void on_heartbeat_closed(uv_handle_t *handle)
+{
+	struct exchange *exchange = handle->data;
+
+	buf_free(&exchange->answer);
+	free(exchange);
+}
+
+static void exchange_free(struct exchange *exchange)
+{
+	uv_close((uv_handle_t *)&exchange->heartbeat, on_heartbeat_closed);
+}
+
+static void note(struct exchange *exchange)
+{
+	struct request *request = exchange->request;
+
+	request_note(request, LOG_TEXT("session", exchange->session_id));
+	request_note(request, LOG_TEXT("conversation", exchange->conversation_id));
+	request_note(request, LOG_TEXT("logid", exchange->logid));
+	if (exchange->streams)
+		request_note(request, LOG_NUMBER("chunks", exchange->chunks));
+}
+
+static void on_leave(void *arg)
+{
+	struct exchange *exchange = arg;
+
+	if (exchange->turn != NULL) {
+		exchange->request->doing = turn_doing(exchange->turn);
+		turn_cancel(exchange->turn);
+	}
+	note(exchange);
+	exchange_free(exchange);
+}
+
+static void learn(struct exchange *exchange, const struct coze_ids *ids)
+{
+	snprintf(exchange->conversation_id, sizeof exchange->conversation_id, "%s", ids->conversation_id);
+	snprintf(exchange->message_id, sizeof exchange->message_id, "%s", ids->message_id);
+	snprintf(exchange->logid, sizeof exchange->logid, "%s", ids->logid);
+}
+
+/* An answer that has not begun fails as a plain HTTP error. */
+static void answer_error(struct exchange *exchange, const struct error *error)
+{
+	note(exchange);
+	response_error(exchange->request, error);
+	exchange_free(exchange);
+}
+
+/* ---- whole answers ---- */
+
+static enum err ignore_accepted(void *arg, const struct coze_ids *ids)
+{
+	(void)arg;
+	(void)ids;
+	return ERR_OK;
+}
+
+static enum err collect_text(void *arg, const char *text, size_t len)
+{
+	struct exchange *exchange = arg;
+
+	buf_append(&exchange->answer, text, len);
+	return exchange->answer.failed ? ERR_NOMEM : ERR_OK;
+}
+
+static void answer_whole(struct exchange *exchange)
+{
+	char now[CLOCK_ISO_SIZE];
+	struct buf body;
+
+	clock_iso(now, clock_unix_us());
+	buf_init(&body, buf_size(&exchange->answer) * 6 + 4096);
+	buf_append_str(&body, "{\"response\":");
+	json_string(&body, buf_bytes(&exchange->answer), buf_size(&exchange->answer));
+	buf_free(&exchange->answer);
+	buf_append_str(&body, ",\"session_id\":");
+	json_cstring(&body, exchange->session_id);
+	buf_append_str(&body, ",\"message_id\":");
+	json_cstring(&body, exchange->message_id);
+	buf_printf(&body, ",\"timestamp\":\"%s\",\"conversation_id\":", now);
+	json_cstring(&body, exchange->conversation_id);
+	buf_append_char(&body, '}');
+	note(exchange);
+	response_json(exchange->request, 200, exchange->session_id, &body);
+	buf_free(&body);
+	exchange_free(exchange);
+}
+
+static void whole_done(void *arg, const struct coze_ids *ids, const struct error *error)
+{
+	struct exchange *exchange = arg;
+
+	exchange->turn = NULL;
+	learn(exchange, ids);
+	request_watch(exchange->request, NULL, NULL, NULL);
+	if (error != NULL)
+		answer_error(exchange, error);
+	else
+		answer_whole(exchange);
+}
+
+static const struct turn_sink whole_sink = { ignore_accepted, collect_text, whole_done };
+
+/* ---- streams ---- */
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+	struct exchange *exchange = timer->data;
+
+	/* A blank line: the documented clients skip it, where a comment would be taken for JSON. A client that does not
+	 * read needs no sign of life. */
+	if (response_backlog(exchange->request) == 0)
+		response_stream_send(exchange->request, "\n", 1);
+}
+
+static void restart_heartbeat(struct exchange *exchange)
+{
+	uint64_t ms = exchange->service->config->stream_heartbeat_ms;
+
+	uv_timer_start(&exchange->heartbeat, on_heartbeat, ms, ms);
+}
+
+static enum err stream_accepted(void *arg, const struct coze_ids *ids)
+{
+	struct exchange *exchange = arg;
+	enum err rc = response_stream_open(exchange->request, exchange->session_id);
+
+	learn(exchange, ids);
+	if (rc == ERR_OK) {
+		exchange->opened = true;
+		restart_heartbeat(exchange);
+	}
+	return rc;
+}
+
+/* How much of a text fits one event; most deltas do, whatever they hold. */
+static size_t fitting(const char *text, size_t len)
+{
+	return len <= EVENT_JSON_MAX / 6 ? len : json_fitting(text, len, EVENT_JSON_MAX);
+}
+
+static enum err send_chunk(struct exchange *exchange, const char *text, size_t len)
+{
+	struct buf event;
+	enum err rc = ERR_NOMEM;
+
+	buf_init(&event, EVENT_MAX);
+	buf_append_str(&event, "data: {\"type\": \"chunk\", \"data\": {\"content\": ");
+	json_string(&event, text, len);
+	buf_printf(&event, ", \"chunk_index\": %u}}\n\n", exchange->chunks++);
+	if (!event.failed)
+		rc = response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event));
+	buf_free(&event);
+	return rc;
+}
+
+static enum err stream_text(void *arg, const char *text, size_t len)
+{
+	struct exchange *exchange = arg;
+	enum err rc = collect_text(arg, text, len);
+
+	while (len > 0 && rc == ERR_OK) {
+		size_t piece = fitting(text, len);
+
+		rc = send_chunk(exchange, text, piece);
+		text += piece;
+		len -= piece;
+	}
+	restart_heartbeat(exchange);
+	if (response_backlog(exchange->request) > FCGI_BACKLOG_HIGH)
+		turn_pause(exchange->turn);
+	return rc;
+}
+
+/* The rest of an event's data: whose answer it was. */
+static void append_ids(struct buf *event, const struct exchange *exchange, bool message_id)
+{
+	char now[CLOCK_ISO_SIZE];
+
+	clock_iso(now, clock_unix_us());
+	buf_append_str(event, ", \"session_id\": ");
+	json_cstring(event, exchange->session_id);
+	if (message_id) {
+		buf_append_str(event, ", \"message_id\": ");
+		json_cstring(event, exchange->message_id);
+	}
+	buf_append_str(event, ", \"conversation_id\": ");
+	json_cstring(event, exchange->conversation_id);
+	buf_printf(event, ", \"timestamp\": \"%s\"}}\n\n", now);
+}
+
+static void end_stream(struct exchange *exchange, struct buf *event)
+{
+	note(exchange);
+	request_watch(exchange->request, NULL, NULL, NULL);
+	response_stream_end(exchange->request, buf_bytes(event), buf_size(event));
+	buf_free(event);
+	exchange_free(exchange);
+}
+
+/*
+ * Sends the `complete` event. It repeats the whole answer, which may be long, so it is written as the client reads it;
+ * one of ordinary length leaves in one piece.
+ */
+static void send_complete(struct exchange *exchange)
+{
+	size_t size = buf_size(&exchange->answer);
+
+	while (response_backlog(exchange->request) <= FCGI_BACKLOG_HIGH) {
+		const char *rest = buf_bytes(&exchange->answer) + exchange->sent;
+		size_t piece = utf8_cut(rest, size - exchange->sent, PIECE);
+		bool last = exchange->sent + piece == size;
+		struct buf event, quoted;
+
+		buf_init(&event, 6 * PIECE + 8192);
+		buf_init(&quoted, 6 * PIECE + 8192);
+		if (exchange->sent == 0)
+			buf_printf(&event,
+				   "data: {\"type\": \"complete\", \"data\": {\"total_chunks\": %u, "
+				   "\"full_content\": \"",
+				   exchange->chunks);
+		json_string(&quoted, rest, piece);
+		/* Without its quotes: they belong to the whole text. */
+		if (buf_size(&quoted) >= 2)
+			buf_append(&event, buf_bytes(&quoted) + 1, buf_size(&quoted) - 2);
+		buf_free(&quoted);
+		exchange->sent += piece;
+		if (last) {
+			buf_append_char(&event, '"');
+			append_ids(&event, exchange, true);
+			end_stream(exchange, &event);
+			return;
+		}
+		if (response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event)) != ERR_OK)
+			exchange->request->doing = "sending the last event";
+		buf_free(&event);
+	}
+}
+
+static void on_drain(void *arg)
+{
+	struct exchange *exchange = arg;
+
+	if (exchange->completing)
+		send_complete(exchange);
+	else if (exchange->turn != NULL)
+		turn_resume(exchange->turn);
+}
+
+static void send_error_event(struct exchange *exchange, const struct error *error)
+{
+	struct buf event;
+
+	buf_init(&event, 8192);
+	buf_append_str(&event, "data: {\"type\": \"error\", \"data\": {\"message\": ");
+	json_cstring(&event, error->detail);
+	append_ids(&event, exchange, false);
+	request_note(exchange->request, LOG_TEXT("error", error_name(error->code)));
+	request_note(exchange->request, LOG_TEXT("cause", error->cause));
+	end_stream(exchange, &event);
+}
+
+static void stream_done(void *arg, const struct coze_ids *ids, const struct error *error)
+{
+	struct exchange *exchange = arg;
+
+	exchange->turn = NULL;
+	learn(exchange, ids);
+	uv_timer_stop(&exchange->heartbeat);
+	if (error != NULL && !exchange->opened) {
+		request_watch(exchange->request, NULL, NULL, NULL);
+		answer_error(exchange, error);
+	} else if (error != NULL) {
+		send_error_event(exchange, error);
+	} else {
+		exchange->completing = true;
+		exchange->request->doing = "sending the last event";
+		send_complete(exchange);
+	}
+}
+
+static const struct turn_sink stream_sink = { stream_accepted, stream_text, stream_done };
+
+/* ---- the beginning ---- */
+
+static void copy_id(char out[ID_MAX + 1], const struct text *id)
+{
+	memcpy(out, id->bytes != NULL ? id->bytes : "", id->len);
+	out[id->len] = '\0';
+}
+
+static enum err begin_turn(struct exchange *exchange, const struct chat_fields *fields, bool streams,
+			   struct error *why)
+{
+	const struct config *config = exchange->service->config;
+	char random[ID_RANDOM_SIZE];
+	char user_id[ID_MAX + 1];
+	struct turn_question question = {
+		.session_id = exchange->session_id,
+		.user_id = user_id,
+		.conversation_id = exchange->conversation_id,
+		.message = fields->message.bytes,
+		.message_len = fields->message.len,
+		.limit_ms = streams ? config->stream_timeout_ms : config->chat_timeout_ms,
+		.limit_name = streams ? "STREAM_TIMEOUT_SECONDS" : "CHAT_TIMEOUT_SECONDS",
+		.limit_detail = streams ? "流式聊天失败: timeout" : "同步聊天失败: timeout",
+	};
+	enum err rc;
+
+	copy_id(user_id, &fields->user_id);
+	copy_id(exchange->conversation_id, &fields->conversation_id);
+	copy_id(exchange->session_id, &fields->session_id);
+	if (fields->session_id.bytes == NULL) {
+		if (!id_random(random))
+			return error_set(why, ERR_NOMEM, NULL, "no random bytes for a session id");
+		snprintf(exchange->session_id, sizeof exchange->session_id, "session_%s", random);
+	}
+	rc = turn_start(&exchange->turn, &exchange->service->turns, &question,
+			streams ? &stream_sink : &whole_sink, exchange);
+	return rc == ERR_OK ? ERR_OK
+			    : error_set(why, rc, NULL, "starting a turn: redis is away or memory short");
+}
+
+static void chat(struct request *request, struct service *service, bool streams)
+{
+	struct chat_fields fields = { .message = { NULL, 0 } };
+	struct exchange *exchange;
+	struct json_object *doc;
+	struct error why;
+
+	if (fields_read(&doc, &fields, chat_fields, sizeof chat_fields / sizeof chat_fields[0], request,
+			&why) != ERR_OK) {
+		response_error(request, &why);
+		return;
+	}
+	exchange = calloc(1, sizeof *exchange);
+	if (exchange == NULL) {
+		fields_free(doc);
+		error_set(&why, ERR_NOMEM, NULL, "memory for a chat request");
+		response_error(request, &why);
+		return;
+	}
+	exchange->service = service;
+	exchange->request = request;
+	exchange->streams = streams;
+	buf_init(&exchange->answer, service->config->max_answer_bytes);
+	uv_timer_init(service->loop, &exchange->heartbeat);
+	exchange->heartbeat.data = exchange;
+	if (begin_turn(exchange, &fields, streams, &why) != ERR_OK) {
+		fields_free(doc);
+		answer_error(exchange, &why);
+		return;
+	}
+	fields_free(doc);
+	fcgi_body_free(request->fcgi);
+	request_watch(request, on_leave, streams ? on_drain : NULL, exchange);
+}
+
+void chat_post(struct request *request, void *app)
+{
+	chat(request, app, false);
+}
+
+void chat_stream_post(struct request *request, void *app)
+{
+	chat(request, app, true);
+}

@@ -1,0 +1,20 @@
+/*
+ * service.c - the table of routes.
+ */
+#include "chat/service.h"
+
+static const struct route routes[] = {
+	{ "GET", "/", ACCESS_OPEN, root_get },
+	{ "GET", "/health", ACCESS_OPEN, health_get },
+	{ "POST", "/chat", ACCESS_USER, chat_post },
+	{ "POST", "/chat/stream", ACCESS_USER, chat_stream_post },
+	{ "GET", "/session/{session_id}/info", ACCESS_USER, session_info_get },
+	{ "POST", "/session/{session_id}/clear", ACCESS_USER, session_clear_post },
+	{ "POST", "/session/{session_id}/bind", ACCESS_USER, session_bind_post },
+};
+
+const struct route *service_routes(size_t *count)
+{
+	*count = sizeof routes / sizeof routes[0];
+	return routes;
+}

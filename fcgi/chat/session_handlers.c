@@ -1,0 +1,175 @@
+/*
+ * session_handlers.c - /session/{session_id}/info, /clear and /bind.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "chat/pending.h"
+#include "chat/service.h"
+#include "http/fields.h"
+#include "http/response.h"
+#include "store/sessions.h"
+
+#define ANSWER_MAX 8192
+
+static void member(struct buf *body, const char *name, const char *value)
+{
+	buf_append_char(body, buf_size(body) == 0 ? '{' : ',');
+	json_cstring(body, name);
+	buf_append_char(body, ':');
+	json_cstring(body, value);
+}
+
+static void member_time(struct buf *body, const char *name, uint64_t unix_us)
+{
+	char iso[CLOCK_ISO_SIZE];
+
+	clock_iso(iso, unix_us);
+	member(body, name, iso);
+}
+
+static void answer(struct request *request, const char *session_id, struct buf *body)
+{
+	buf_append_char(body, '}');
+	response_json(request, 200, session_id, body);
+	buf_free(body);
+}
+
+/* ---- info ---- */
+
+static void answer_info(struct request *request, const char *session_id, const struct session_info *info)
+{
+	struct error why;
+	struct buf body;
+
+	if (!info->found) {
+		error_set(&why, ERR_NOT_FOUND, NULL, "no such session");
+		error_detail(&why, "会话不存在: %s", session_id);
+		response_error(request, &why);
+		return;
+	}
+	buf_init(&body, ANSWER_MAX);
+	member(&body, "session_id", session_id);
+	member(&body, "user_id", info->user_id);
+	member(&body, "conversation_id", info->conversation_id[0] != '\0' ? info->conversation_id : NULL);
+	member_time(&body, "last_activity", info->last_activity_us);
+	buf_printf(&body, ",\"message_count\":%llu", (unsigned long long)info->message_count);
+	member(&body, "status", "active");
+	answer(request, session_id, &body);
+}
+
+static void on_info(void *arg, const struct error *error, const struct session_info *info)
+{
+	struct pending *pending = arg;
+	struct request *request = pending_answered(pending);
+
+	if (request != NULL && error != NULL)
+		response_error(request, error);
+	else if (request != NULL)
+		answer_info(request, pending->session_id, info);
+	free(pending);
+}
+
+void session_info_get(struct request *request, void *app)
+{
+	struct service *service = app;
+	struct pending *pending = pending_new(request);
+	enum err rc;
+
+	if (pending == NULL)
+		return;
+	rc = session_info(service->sessions, pending->session_id, on_info, pending);
+	if (rc != ERR_OK)
+		pending_refused(pending, rc);
+}
+
+/* ---- clear ---- */
+
+static void on_cleared(void *arg, const struct error *error)
+{
+	struct pending *pending = arg;
+	struct request *request = pending_answered(pending);
+	struct buf body;
+
+	if (request != NULL && error != NULL) {
+		response_error(request, error);
+	} else if (request != NULL) {
+		buf_init(&body, ANSWER_MAX);
+		member(&body, "message", "会话已成功清除");
+		member(&body, "session_id", pending->session_id);
+		member_time(&body, "cleared_at", clock_unix_us());
+		answer(request, pending->session_id, &body);
+	}
+	free(pending);
+}
+
+void session_clear_post(struct request *request, void *app)
+{
+	struct service *service = app;
+	struct pending *pending = pending_new(request);
+	enum err rc;
+
+	if (pending == NULL)
+		return;
+	rc = session_clear(service->sessions, pending->session_id, on_cleared, pending);
+	if (rc != ERR_OK)
+		pending_refused(pending, rc);
+}
+
+/* ---- bind ---- */
+
+struct bind_fields {
+	struct text conversation_id;
+};
+
+static const struct field bind_fields[] = {
+	{ "conversation_id", FIELD_ID, true, offsetof(struct bind_fields, conversation_id),
+	  "要绑定的 Coze 会话 ID", "the Coze conversation to bind" },
+};
+
+static void on_bound(void *arg, const struct error *error)
+{
+	struct pending *pending = arg;
+	struct request *request = pending_answered(pending);
+	struct buf body;
+
+	if (request != NULL && error != NULL) {
+		response_error(request, error);
+	} else if (request != NULL) {
+		buf_init(&body, ANSWER_MAX);
+		member(&body, "message", "会话ID绑定成功");
+		member(&body, "session_id", pending->session_id);
+		member(&body, "conversation_id", pending->conversation_id);
+		member_time(&body, "timestamp", clock_unix_us());
+		answer(request, pending->session_id, &body);
+	}
+	free(pending);
+}
+
+void session_bind_post(struct request *request, void *app)
+{
+	struct service *service = app;
+	struct bind_fields fields = { .conversation_id = { NULL, 0 } };
+	struct json_object *doc;
+	struct pending *pending;
+	struct error why;
+	enum err rc;
+
+	if (fields_read(&doc, &fields, bind_fields, 1, request, &why) != ERR_OK) {
+		response_error(request, &why);
+		return;
+	}
+	pending = pending_new(request);
+	if (pending != NULL)
+		memcpy(pending->conversation_id, fields.conversation_id.bytes, fields.conversation_id.len);
+	fields_free(doc);
+	if (pending == NULL)
+		return;
+	rc =
+	    session_bind(service->sessions, pending->session_id, pending->conversation_id, on_bound, pending);
+	if (rc != ERR_OK)
+		pending_refused(pending, rc);
+}

@@ -1,0 +1,229 @@
+/*
+ * event.c - see event.h.
+ */
+#include "coze/event.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+static const struct event_text no_text = { "", 0 };
+
+static bool is(const struct event_text *text, const char *word)
+{
+	return text->len == strlen(word) && memcmp(text->bytes, word, text->len) == 0;
+}
+
+/* json-c replaces lone surrogates but lets some other nonsense pass: what is no UTF-8 must not reach a client. */
+static struct event_text get_text(struct json_object *object, const char *key)
+{
+	struct json_object *value;
+	struct event_text text;
+
+	if (!json_object_object_get_ex(object, key, &value) || !json_object_is_type(value, json_type_string))
+		return no_text;
+	text.bytes = json_object_get_string(value);
+	text.len = (size_t)json_object_get_string_len(value);
+	return utf8_valid(text.bytes, text.len) ? text : no_text;
+}
+
+/* Codes come as numbers, but also as strings. */
+static int64_t get_code(struct json_object *object, const char *key)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(object, key, &value))
+		return 0;
+	if (json_object_is_type(value, json_type_int))
+		return json_object_get_int64(value);
+	if (json_object_is_type(value, json_type_string)) {
+		const char *text = json_object_get_string(value);
+		char *end;
+		long long code;
+
+		errno = 0;
+		code = strtoll(text, &end, 10);
+		/* A word instead of a number is a failure of its own, whatever it says. */
+		return *text != '\0' && *end == '\0' && errno == 0 ? code : -1;
+	}
+	return 0;
+}
+
+static struct json_object *get_object(struct json_object *object, const char *key)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(object, key, &value) || !json_object_is_type(value, json_type_object))
+		return NULL;
+	return value;
+}
+
+static enum chat_status status_of(const struct event_text *word)
+{
+	static const struct {
+		const char *word;
+		enum chat_status status;
+	} words[] = {
+		{ "created", CHAT_CREATED },
+		{ "in_progress", CHAT_IN_PROGRESS },
+		{ "processing", CHAT_IN_PROGRESS },
+		{ "completed", CHAT_COMPLETED },
+		{ "failed", CHAT_FAILED },
+		{ "requires_action", CHAT_REQUIRES_ACTION },
+		{ "required_action", CHAT_REQUIRES_ACTION },
+		{ "canceled", CHAT_CANCELED },
+		{ "cancelled", CHAT_CANCELED },
+		{ "expired", CHAT_FAILED },
+	};
+
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (is(word, words[i].word))
+			return words[i].status;
+	return CHAT_UNKNOWN;
+}
+
+/* A failed chat says why in last_error, but samples also show a bare {code, msg}. */
+static void get_chat(struct event_chat *chat, struct json_object *object)
+{
+	struct json_object *last_error = get_object(object, "last_error");
+	struct event_text status = get_text(object, "status");
+
+	chat->id = get_text(object, "id");
+	chat->conversation_id = get_text(object, "conversation_id");
+	chat->status = status_of(&status);
+	chat->error_code = get_code(last_error != NULL ? last_error : object, "code");
+	chat->error_msg = get_text(last_error != NULL ? last_error : object, "msg");
+}
+
+static void get_message(struct event_message *message, struct json_object *object)
+{
+	struct json_object *created_at;
+
+	message->id = get_text(object, "id");
+	message->chat_id = get_text(object, "chat_id");
+	message->conversation_id = get_text(object, "conversation_id");
+	message->type = get_text(object, "type");
+	message->content_type = get_text(object, "content_type");
+	message->content = get_text(object, "content");
+	message->created_at = json_object_object_get_ex(object, "created_at", &created_at)
+				  ? json_object_get_int64(created_at)
+				  : 0;
+}
+
+static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len)
+{
+	struct json_object *doc;
+
+	if (len > INT_MAX)
+		return NULL;
+	json_tokener_reset(tokener);
+	doc = json_tokener_parse_ex(tokener, body, (int)len);
+	if (json_tokener_get_error(tokener) != json_tokener_success ||
+	    !json_object_is_type(doc, json_type_object)) {
+		json_object_put(doc);
+		return NULL;
+	}
+	return doc;
+}
+
+/* The event's name decides its kind, and for chats also the status, whatever the data says. */
+static const struct event_name {
+	const char *name;
+	enum event_kind kind;
+	enum chat_status status;
+} event_names[] = {
+	{ "conversation.message.delta", EVENT_DELTA, CHAT_UNKNOWN },
+	{ "conversation.message.completed", EVENT_MESSAGE, CHAT_UNKNOWN },
+	{ "conversation.chat.created", EVENT_CHAT, CHAT_CREATED },
+	{ "conversation.chat.in_progress", EVENT_CHAT, CHAT_IN_PROGRESS },
+	{ "conversation.chat.completed", EVENT_CHAT, CHAT_COMPLETED },
+	{ "conversation.chat.failed", EVENT_CHAT, CHAT_FAILED },
+	{ "conversation.chat.expired", EVENT_CHAT, CHAT_FAILED },
+	{ "conversation.chat.requires_action", EVENT_CHAT, CHAT_REQUIRES_ACTION },
+	{ "conversation.chat.required_action", EVENT_CHAT, CHAT_REQUIRES_ACTION },
+	{ "conversation.chat.canceled", EVENT_CHAT, CHAT_CANCELED },
+	{ "conversation.chat.cancelled", EVENT_CHAT, CHAT_CANCELED },
+	{ "error", EVENT_ERROR, CHAT_UNKNOWN },
+	{ "done", EVENT_DONE, CHAT_UNKNOWN },
+	{ "conversation.stream.done", EVENT_DONE, CHAT_UNKNOWN },
+};
+
+bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+		  size_t len)
+{
+	const struct event_name *known = NULL;
+
+	event->kind = EVENT_OTHER;
+	event->doc = NULL;
+	for (size_t i = 0; i < sizeof event_names / sizeof event_names[0] && known == NULL; i++)
+		if (strcmp(event_names[i].name, name) == 0)
+			known = &event_names[i];
+	if (known == NULL)
+		return true;
+	event->kind = known->kind;
+	if (known->kind == EVENT_DONE)
+		return true;
+	event->doc = parse(tokener, data, len);
+	if (event->doc == NULL)
+		return false;
+	if (known->kind == EVENT_DELTA || known->kind == EVENT_MESSAGE) {
+		get_message(&event->message, event->doc);
+		return true;
+	}
+	get_chat(&event->chat, event->doc);
+	event->chat.status = known->status;
+	return true;
+}
+
+void event_free(struct event *event)
+{
+	json_object_put(event->doc);
+	event->doc = NULL;
+}
+
+bool envelope_decode(struct envelope *envelope, struct json_tokener *tokener, const char *body, size_t len)
+{
+	struct json_object *data = NULL, *detail;
+
+	*envelope = (struct envelope){ .msg = no_text, .logid = no_text };
+	envelope->chat = (struct event_chat){ no_text, no_text, CHAT_UNKNOWN, 0, no_text };
+	envelope->doc = parse(tokener, body, len);
+	if (envelope->doc == NULL)
+		return false;
+	envelope->code = get_code(envelope->doc, "code");
+	envelope->msg = get_text(envelope->doc, "msg");
+	detail = get_object(envelope->doc, "detail");
+	if (detail != NULL)
+		envelope->logid = get_text(detail, "logid");
+	json_object_object_get_ex(envelope->doc, "data", &data);
+	envelope->is_envelope = data != NULL || json_object_object_get_ex(envelope->doc, "code", NULL);
+	if (json_object_is_type(data, json_type_object))
+		get_chat(&envelope->chat, data);
+	else if (json_object_is_type(data, json_type_array))
+		envelope->list = data;
+	return true;
+}
+
+void envelope_free(struct envelope *envelope)
+{
+	json_object_put(envelope->doc);
+	envelope->doc = NULL;
+}
+
+bool envelope_message(const struct envelope *envelope, size_t index, struct event_message *message)
+{
+	if (envelope->list == NULL || index >= json_object_array_length(envelope->list))
+		return false;
+	get_message(message, json_object_array_get_idx(envelope->list, index));
+	return true;
+}
+
+bool event_is_answer(const struct event_message *message)
+{
+	return is(&message->type, "answer") &&
+	       (message->content_type.len == 0 || is(&message->content_type, "text"));
+}

@@ -1,0 +1,88 @@
+/*
+ * event.h - what Coze says: chats, messages and errors, decoded from JSON (coze-api sections 2.2, 3.2, 3.3, 4).
+ *
+ * Everything is optional and anything may be of the wrong type: a field that is absent or odd decodes as empty. Ids are
+ * texts; codes may be numbers or strings. Texts are valid UTF-8, lent until event_free().
+ */
+#ifndef COZE_EVENT_H
+#define COZE_EVENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct json_object;
+struct json_tokener;
+
+enum event_kind {
+	EVENT_OTHER,   /* unknown or of no interest: skipped */
+	EVENT_CHAT,    /* created, in_progress, completed, failed, …: event.chat.status decides */
+	EVENT_DELTA,   /* a piece of a message */
+	EVENT_MESSAGE, /* a whole message */
+	EVENT_ERROR,
+	EVENT_DONE
+};
+
+enum chat_status {
+	CHAT_UNKNOWN, /* absent, or a word that nobody knows */
+	CHAT_CREATED,
+	CHAT_IN_PROGRESS,
+	CHAT_COMPLETED,
+	CHAT_FAILED,
+	CHAT_REQUIRES_ACTION,
+	CHAT_CANCELED
+};
+
+struct event_text {
+	const char *bytes; /* never NULL */
+	size_t len;
+};
+
+struct event_chat {
+	struct event_text id, conversation_id;
+	enum chat_status status;
+	int64_t error_code; /* of last_error; 0 when fine */
+	struct event_text error_msg;
+};
+
+struct event_message {
+	struct event_text id, chat_id, conversation_id, type, content_type, content;
+	int64_t created_at; /* Unix seconds, 0 when absent */
+};
+
+struct event {
+	enum event_kind kind;
+	struct event_chat chat;       /* EVENT_CHAT; of EVENT_ERROR only error_code and error_msg */
+	struct event_message message; /* EVENT_DELTA and EVENT_MESSAGE */
+	struct json_object *doc;      /* owner of the texts */
+};
+
+/* An answer in Coze's envelope {code, msg, data, detail}; also a bare chat's error. */
+struct envelope {
+	bool is_envelope; /* a JSON object that has a code, data or status */
+	int64_t code;
+	struct event_text msg, logid;
+	struct event_chat chat;   /* when data is an object */
+	struct json_object *list; /* when data is an array; lent, see event_list_message() */
+	struct json_object *doc;  /* owner */
+};
+
+/*
+ * Decodes one event of a stream. False when a known event's data is not the JSON object that it must be (an unknown
+ * event never fails). `tokener` is reused from call to call.
+ */
+bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+		  size_t len);
+void event_free(struct event *event);
+
+/* Decodes a whole JSON body. False when it is not a JSON object. */
+bool envelope_decode(struct envelope *envelope, struct json_tokener *tokener, const char *body, size_t len);
+void envelope_free(struct envelope *envelope);
+
+/* Messages of a message/list reply, by index; false past the end. */
+bool envelope_message(const struct envelope *envelope, size_t index, struct event_message *message);
+
+/* A message that the user is meant to read: type answer, plain text. */
+bool event_is_answer(const struct event_message *message);
+
+#endif

@@ -1,0 +1,650 @@
+/*
+ * transport.c - see transport.h.
+ *
+ * libcurl must not be re-entered: while it calls us back (in_curl > 0), new calls wait in `starting` and closed ones in
+ * `dying`; both are served when it has returned (settle).
+ */
+#include "coze/transport.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+
+#define DRAIN_MS         1000 /* how long a finished stream may take to end */
+#define IDLE_HANDLES_MAX 256  /* easy handles kept for reuse */
+#define CONNECTION_IDLE_S \
+	30L /* older idle connections are not reused: the peer may be closing them just now */
+#define CONNECTIONS_KEPT 1024L
+
+enum call_state {
+	CALL_STARTING, /* waits for libcurl to return */
+	CALL_RUNNING,
+	CALL_DRAINING, /* nobody listens any more */
+	CALL_DYING     /* waits for libcurl to return, to be closed */
+};
+
+struct call {
+	struct transport *transport;
+	struct call *prev, *next; /* in one of the transport's lists, by state */
+	enum call_state state;
+	CURL *easy; /* NULL once removed */
+	char *url;
+	struct buf body;
+	const struct call_ops *ops;
+	void *arg;
+	uint64_t first_byte_ms, idle_ms;
+	uv_timer_t timer;
+	unsigned sendings; /* how often libcurl was about to send the request */
+	bool post;
+	bool head_seen, paused, stopped;
+	enum call_end timed_out; /* CALL_OK: not */
+	char error[CURL_ERROR_SIZE];
+};
+
+struct call_list {
+	struct call *first;
+};
+
+struct transport {
+	uv_loop_t *loop;
+	CURLM *multi;
+	uv_timer_t timer;
+	unsigned in_curl;
+	struct call_list starting, running, dying;
+	size_t active, closing_timers;
+	bool closed;
+	char *base_url, *ca_file;
+	bool secure;
+	uint64_t connect_ms;
+	struct curl_slist *headers;
+	CURL *idle[IDLE_HANDLES_MAX];
+	size_t idle_count;
+};
+
+/* A socket that libcurl wants to be watched. */
+struct watch {
+	uv_poll_t poll;
+	curl_socket_t fd;
+	struct transport *transport;
+};
+
+static void settle(struct transport *transport);
+
+/* ---- lists ---- */
+
+static void list_add(struct call_list *list, struct call *call)
+{
+	call->prev = NULL;
+	call->next = list->first;
+	if (call->next != NULL)
+		call->next->prev = call;
+	list->first = call;
+}
+
+static void list_remove(struct call_list *list, struct call *call)
+{
+	if (call->prev != NULL)
+		call->prev->next = call->next;
+	else
+		list->first = call->next;
+	if (call->next != NULL)
+		call->next->prev = call->prev;
+}
+
+static struct call_list *list_of(struct call *call)
+{
+	if (call->state == CALL_STARTING)
+		return &call->transport->starting;
+	return call->state == CALL_DYING ? &call->transport->dying : &call->transport->running;
+}
+
+static void move(struct call *call, enum call_state next)
+{
+	list_remove(list_of(call), call);
+	call->state = next;
+	list_add(list_of(call), call);
+}
+
+/* ---- freeing ---- */
+
+static void free_transport_if_done(struct transport *transport)
+{
+	if (!transport->closed || transport->closing_timers > 0)
+		return;
+	free(transport->base_url);
+	free(transport->ca_file);
+	free(transport);
+}
+
+static void on_call_timer_closed(uv_handle_t *handle)
+{
+	struct call *call = handle->data;
+	struct transport *transport = call->transport;
+
+	buf_free(&call->body);
+	free(call->url);
+	free(call);
+	transport->closing_timers--;
+	free_transport_if_done(transport);
+}
+
+static void keep_easy(struct transport *transport, CURL *easy)
+{
+	if (transport->idle_count == IDLE_HANDLES_MAX || transport->closed) {
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	transport->idle[transport->idle_count++] = easy;
+}
+
+/* Takes the call from libcurl and frees it. Only while libcurl is not calling us. */
+static void release(struct call *call)
+{
+	struct transport *transport = call->transport;
+
+	list_remove(list_of(call), call);
+	if (call->easy != NULL) {
+		curl_multi_remove_handle(transport->multi, call->easy);
+		keep_easy(transport, call->easy);
+		call->easy = NULL;
+	}
+	transport->closing_timers++;
+	uv_close((uv_handle_t *)&call->timer, on_call_timer_closed);
+}
+
+/* ---- time limits ---- */
+
+static void on_call_timer(uv_timer_t *timer)
+{
+	struct call *call = timer->data;
+	const struct call_ops *ops = call->ops;
+	void *arg = call->arg;
+	bool drained = call->state == CALL_DRAINING;
+	enum call_end end = call->head_seen ? CALL_IDLE_TIMEOUT : CALL_FIRST_BYTE_TIMEOUT;
+
+	if (!drained)
+		call->transport->active--;
+	release(call);
+	if (!drained)
+		ops->on_done(arg, end,
+			     end == CALL_IDLE_TIMEOUT ? "COZE_IDLE_TIMEOUT_SECONDS passed without a byte"
+						      : "COZE_FIRST_BYTE_TIMEOUT_SECONDS passed");
+}
+
+static void limit(struct call *call, uint64_t ms)
+{
+	uv_timer_start(&call->timer, on_call_timer, ms, 0);
+}
+
+/* ---- what libcurl calls ---- */
+
+static enum body_kind kind_of(const char *content_type)
+{
+	if (content_type == NULL)
+		return BODY_OTHER;
+	if (strcasestr(content_type, "text/event-stream") != NULL)
+		return BODY_EVENTS;
+	return strcasestr(content_type, "json") != NULL ? BODY_JSON : BODY_OTHER;
+}
+
+static void tell_head(struct call *call)
+{
+	struct call_head head = { .logid = "" };
+	struct curl_header *header;
+	curl_off_t retry_after = 0;
+	char *content_type = NULL;
+
+	call->head_seen = true;
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &head.status);
+	curl_easy_getinfo(call->easy, CURLINFO_CONTENT_TYPE, &content_type);
+	if (curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after) == CURLE_OK && retry_after > 0)
+		head.retry_after_s = retry_after > 86400 ? 86400 : (unsigned)retry_after;
+	if (curl_easy_header(call->easy, "X-Tt-Logid", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+		head.logid = header->value;
+	head.kind = kind_of(content_type);
+	call->ops->on_head(call->arg, &head);
+}
+
+static size_t on_write(char *bytes, size_t size, size_t count, void *arg)
+{
+	struct call *call = arg;
+	size_t len = size * count;
+
+	if (call->state == CALL_DYING)
+		return 0;
+	if (call->state == CALL_DRAINING)
+		return len;
+	if (call->paused)
+		return CURL_WRITEFUNC_PAUSE;
+	if (!call->head_seen)
+		tell_head(call);
+	if (call->state == CALL_RUNNING)
+		limit(call, call->idle_ms);
+	if (call->state == CALL_RUNNING && !call->ops->on_body(call->arg, bytes, len)) {
+		call->stopped = true;
+		return 0;
+	}
+	if (call->state == CALL_RUNNING && call->paused)
+		uv_timer_stop(&call->timer);
+	return call->state == CALL_DYING ? 0 : len;
+}
+
+/*
+ * libcurl repeats a request by itself when a reused connection turns out dead. For a POST over HTTP/1 nobody knows
+ * whether the first one was taken, so it must not: a repeated POST would be a second chat. (Over HTTP/2 the repetition
+ * is mostly a REFUSED_STREAM behind a GOAWAY, which the peer promises not to have looked at.)
+ */
+static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int local_port)
+{
+	struct call *call = arg;
+	long version = 0;
+
+	(void)ip;
+	(void)local_ip;
+	(void)port;
+	(void)local_port;
+	curl_easy_getinfo(call->easy, CURLINFO_HTTP_VERSION, &version);
+	if (call->sendings++ > 0 && call->post && version != CURL_HTTP_VERSION_2_0)
+		return CURL_PREREQFUNC_ABORT;
+	return CURL_PREREQFUNC_OK;
+}
+
+/* ---- sockets and time ---- */
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static void act(struct transport *transport, curl_socket_t fd, int events)
+{
+	int running;
+
+	transport->in_curl++;
+	curl_multi_socket_action(transport->multi, fd, events, &running);
+	transport->in_curl--;
+	settle(transport);
+}
+
+static void on_socket_event(uv_poll_t *poll, int status, int events)
+{
+	struct watch *watch = poll->data;
+	int flags = 0;
+
+	if (status < 0)
+		flags = CURL_CSELECT_ERR;
+	if (events & UV_READABLE)
+		flags |= CURL_CSELECT_IN;
+	if (events & UV_WRITABLE)
+		flags |= CURL_CSELECT_OUT;
+	act(watch->transport, watch->fd, flags);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	act(timer->data, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	struct transport *transport = arg;
+
+	(void)multi;
+	if (timeout_ms < 0)
+		uv_timer_stop(&transport->timer);
+	else
+		uv_timer_start(&transport->timer, on_timer, (uint64_t)timeout_ms, 0);
+	return 0;
+}
+
+static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
+{
+	struct watch *watch = calloc(1, sizeof *watch);
+
+	if (watch == NULL)
+		return NULL;
+	if (uv_poll_init_socket(transport->loop, &watch->poll, fd) != 0) {
+		free(watch);
+		return NULL;
+	}
+	watch->poll.data = watch;
+	watch->fd = fd;
+	watch->transport = transport;
+	curl_multi_assign(transport->multi, fd, watch);
+	return watch;
+}
+
+static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	struct transport *transport = arg;
+	struct watch *watch = socket_arg;
+	int events = 0;
+
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (watch != NULL) {
+			uv_poll_stop(&watch->poll);
+			uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+			curl_multi_assign(transport->multi, fd, NULL);
+		}
+		return 0;
+	}
+	if (watch == NULL && (watch = watch_open(transport, fd)) == NULL)
+		return -1;
+	if (what != CURL_POLL_IN)
+		events |= UV_WRITABLE;
+	if (what != CURL_POLL_OUT)
+		events |= UV_READABLE;
+	uv_poll_start(&watch->poll, events, on_socket_event);
+	return 0;
+}
+
+/* ---- the end of a call ---- */
+
+static enum call_end end_of(const struct call *call, CURLcode code)
+{
+	if (code == CURLE_OK)
+		return CALL_OK;
+	if (call->stopped)
+		return CALL_STOPPED;
+	if (call->sendings > 0)
+		return CALL_CUT;
+	return code == CURLE_OPERATION_TIMEDOUT ? CALL_CONNECT_TIMEOUT : CALL_NOT_SENT;
+}
+
+static void finish(struct call *call, CURLcode code)
+{
+	const struct call_ops *ops = call->ops;
+	void *arg = call->arg;
+	enum call_end end = end_of(call, code);
+	char why[CURL_ERROR_SIZE + 64];
+
+	if (call->state != CALL_RUNNING) {
+		release(call);
+		return;
+	}
+	if (end == CALL_OK && !call->head_seen)
+		tell_head(call); /* an answer without a body */
+	snprintf(why, sizeof why, "%s",
+		 code == CURLE_OK         ? ""
+		 : call->error[0] != '\0' ? call->error
+					  : curl_easy_strerror(code));
+	call->transport->active--;
+	release(call);
+	ops->on_done(arg, end, why);
+}
+
+static void collect_finished(struct transport *transport)
+{
+	CURLMsg *message;
+	int left;
+
+	while ((message = curl_multi_info_read(transport->multi, &left)) != NULL) {
+		struct call *call = NULL;
+		CURLcode code = message->data.result; /* `message` does not survive the removal */
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+		finish(call, code);
+	}
+}
+
+/* libcurl has returned: do what could not be done while it was calling us. */
+static void settle(struct transport *transport)
+{
+	if (transport->in_curl > 0 || transport->closed)
+		return;
+	while (transport->dying.first != NULL)
+		release(transport->dying.first);
+	collect_finished(transport);
+	while (transport->starting.first != NULL) {
+		struct call *call = transport->starting.first;
+
+		move(call, CALL_RUNNING);
+		curl_multi_add_handle(transport->multi, call->easy);
+	}
+}
+
+/* ---- calls ---- */
+
+static void set_options(struct call *call)
+{
+	struct transport *transport = call->transport;
+	CURL *easy = call->easy;
+
+	curl_easy_setopt(easy, CURLOPT_URL, call->url);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)transport->connect_ms);
+	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_S);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_sending);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
+	if (transport->secure) {
+		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+		curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+		if (transport->ca_file[0] !=
+		    '\0') /* the system's CAs still count, through CURLOPT_CAPATH's default */
+			curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file);
+	} else {
+		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	}
+	if (call->post) {
+		curl_easy_setopt(easy, CURLOPT_POST, 1L);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, buf_bytes(&call->body));
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buf_size(&call->body));
+	}
+}
+
+static bool join_url(struct call *call, const char *path)
+{
+	size_t size = strlen(call->transport->base_url) + strlen(path) + 1;
+
+	call->url = malloc(size);
+	if (call->url != NULL)
+		snprintf(call->url, size, "%s%s", call->transport->base_url, path);
+	return call->url != NULL;
+}
+
+enum err call_start(struct call **out, struct transport *transport, const struct call_spec *spec,
+		    const struct call_ops *ops, void *arg)
+{
+	struct call *call = calloc(1, sizeof *call);
+
+	if (call == NULL)
+		return ERR_NOMEM;
+	call->transport = transport;
+	call->easy = transport->idle_count > 0 ? transport->idle[--transport->idle_count] : curl_easy_init();
+	if (call->easy == NULL || !join_url(call, spec->path)) {
+		if (call->easy != NULL)
+			keep_easy(transport, call->easy);
+		free(call);
+		return ERR_NOMEM;
+	}
+	if (spec->body != NULL) {
+		call->body = *spec->body;
+		buf_init(spec->body, spec->body->max);
+	}
+	call->post = strcmp(spec->method, "POST") == 0;
+	call->ops = ops;
+	call->arg = arg;
+	call->first_byte_ms = spec->first_byte_ms;
+	call->idle_ms = spec->idle_ms;
+	uv_timer_init(transport->loop, &call->timer);
+	call->timer.data = call;
+	limit(call, spec->first_byte_ms);
+	set_options(call);
+	call->state = CALL_STARTING;
+	list_add(&transport->starting, call);
+	transport->active++;
+	settle(transport);
+	*out = call;
+	return ERR_OK;
+}
+
+void call_cancel(struct call *call)
+{
+	struct transport *transport = call->transport;
+
+	if (call->state == CALL_DYING)
+		return;
+	if (call->state != CALL_DRAINING)
+		transport->active--;
+	uv_timer_stop(&call->timer);
+	if (call->state == CALL_STARTING) {
+		/* libcurl does not know it yet, so there is nothing to remove from it. */
+		keep_easy(transport, call->easy);
+		call->easy = NULL;
+		release(call);
+		return;
+	}
+	move(call, CALL_DYING);
+	settle(transport);
+}
+
+void call_drain(struct call *call)
+{
+	if (call->state != CALL_RUNNING) {
+		call_cancel(call);
+		return;
+	}
+	call->transport->active--;
+	move(call, CALL_DRAINING);
+	limit(call, DRAIN_MS);
+	call_resume(call);
+}
+
+void call_pause(struct call *call)
+{
+	if (call->state != CALL_RUNNING || call->paused)
+		return;
+	call->paused = true;
+	uv_timer_stop(&call->timer);
+}
+
+void call_resume(struct call *call)
+{
+	struct transport *transport = call->transport;
+
+	if (!call->paused)
+		return;
+	call->paused = false;
+	if (call->state == CALL_RUNNING)
+		limit(call, call->idle_ms);
+	transport->in_curl++;
+	curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	transport->in_curl--;
+	settle(transport);
+}
+
+bool call_was_sent(const struct call *call)
+{
+	return call->sendings > 0;
+}
+
+/* ---- the transport ---- */
+
+static bool build_headers(struct transport *transport, const char *token)
+{
+	static const char *const fixed[] = { "Content-Type: application/json",
+					     "Accept: text/event-stream, application/json",
+					     "User-Agent: coze-chatd/1.1", "Expect:" };
+	size_t size = strlen(token) + 32;
+	char *authorization = malloc(size);
+
+	if (authorization == NULL)
+		return false;
+	snprintf(authorization, size, "Authorization: Bearer %s", token);
+	transport->headers = curl_slist_append(NULL, authorization);
+	explicit_bzero(authorization, size);
+	free(authorization);
+	for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && transport->headers != NULL; i++) {
+		struct curl_slist *longer = curl_slist_append(transport->headers, fixed[i]);
+
+		if (longer == NULL)
+			curl_slist_free_all(transport->headers);
+		transport->headers = longer;
+	}
+	return transport->headers != NULL;
+}
+
+static void set_multi_options(struct transport *transport)
+{
+	curl_multi_setopt(transport->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
+	curl_multi_setopt(transport->multi, CURLMOPT_SOCKETDATA, transport);
+	curl_multi_setopt(transport->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+	curl_multi_setopt(transport->multi, CURLMOPT_TIMERDATA, transport);
+	curl_multi_setopt(transport->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX);
+	curl_multi_setopt(transport->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
+}
+
+enum err transport_open(struct transport **out, uv_loop_t *loop, const struct transport_options *options,
+			struct error *why)
+{
+	struct transport *transport;
+
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		return error_set(why, ERR_NOMEM, NULL, "libcurl's global initialisation");
+	transport = calloc(1, sizeof *transport);
+	if (transport == NULL)
+		return error_set(why, ERR_NOMEM, NULL, "memory for the transport");
+	transport->loop = loop;
+	transport->multi = curl_multi_init();
+	transport->base_url = strdup(options->base_url);
+	transport->ca_file = strdup(options->ca_file);
+	transport->secure = strncasecmp(options->base_url, "https:", 6) == 0;
+	transport->connect_ms = options->connect_ms;
+	if (transport->multi == NULL || transport->base_url == NULL || transport->ca_file == NULL ||
+	    !build_headers(transport, options->token)) {
+		curl_slist_free_all(transport->headers);
+		curl_multi_cleanup(transport->multi);
+		free(transport->base_url);
+		free(transport->ca_file);
+		free(transport);
+		return error_set(why, ERR_NOMEM, NULL, "memory for the transport");
+	}
+	uv_timer_init(loop, &transport->timer);
+	transport->timer.data = transport;
+	set_multi_options(transport);
+	*out = transport;
+	return ERR_OK;
+}
+
+static void on_transport_timer_closed(uv_handle_t *handle)
+{
+	struct transport *transport = handle->data;
+
+	transport->closing_timers--;
+	free_transport_if_done(transport);
+}
+
+void transport_close(struct transport *transport)
+{
+	while (transport->starting.first != NULL)
+		call_cancel(transport->starting.first);
+	while (transport->running.first != NULL)
+		release(transport->running.first);
+	transport->closed = true;
+	while (transport->idle_count > 0)
+		curl_easy_cleanup(transport->idle[--transport->idle_count]);
+	curl_multi_cleanup(transport->multi);
+	curl_slist_free_all(transport->headers);
+	curl_global_cleanup();
+	transport->closing_timers++;
+	uv_close((uv_handle_t *)&transport->timer, on_transport_timer_closed);
+}
+
+size_t transport_active(const struct transport *transport)
+{
+	return transport->active;
+}

@@ -1,0 +1,80 @@
+/*
+ * access.c - see access.h.
+ */
+#include "http/access.h"
+
+#include <string.h>
+#include <strings.h>
+
+/* Equal without telling by its duration at which byte two keys differ. Only the lengths may show. */
+static bool same(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+	unsigned char differ = a_len != b_len;
+
+	for (size_t i = 0; i < b_len; i++)
+		differ |= (unsigned char)(b[i] ^ (a_len > 0 ? a[i % a_len] : 0));
+	return differ == 0;
+}
+
+bool access_key_in(const char *keys, const char *key)
+{
+	size_t key_len = strlen(key);
+	bool found = false;
+
+	while (*keys != '\0') {
+		size_t len, trimmed;
+
+		keys += strspn(keys, ", ");
+		len = trimmed = strcspn(keys, ",");
+		while (trimmed > 0 && keys[trimmed - 1] == ' ')
+			trimmed--;
+		if (trimmed > 0)
+			found |=
+			    same(keys, trimmed, key, key_len); /* no early end: the position must not show */
+		keys += len;
+	}
+	return found;
+}
+
+/* RFC 6750: "Authorization: Bearer KEY"; or "X-API-Key: KEY". */
+static const char *key_of(const struct fcgi_request *request)
+{
+	const char *authorization = fcgi_param(request, "HTTP_AUTHORIZATION");
+
+	if (strncasecmp(authorization, "Bearer ", 7) == 0)
+		return authorization + 7 + strspn(authorization + 7, " ");
+	return fcgi_param(request, "HTTP_X_API_KEY");
+}
+
+static bool from_loopback(const struct fcgi_request *request)
+{
+	const char *address = fcgi_param(request, "REMOTE_ADDR");
+
+	return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
+	       strncmp(address, "::ffff:127.", 11) == 0 || strcmp(address, "unix:") == 0;
+}
+
+enum err access_check(const struct access *access, enum access_level level,
+		      const struct fcgi_request *request, struct error *why)
+{
+	const char *key = key_of(request);
+	bool admin;
+
+	if (level == ACCESS_OPEN || (level == ACCESS_USER && access->api_keys[0] == '\0'))
+		return ERR_OK;
+	if (level == ACCESS_ADMIN && access->admin_api_keys[0] == '\0') {
+		if (from_loopback(request))
+			return ERR_OK;
+		return error_set(why, ERR_FORBIDDEN, "管理接口只允许本机访问",
+				 "no admin keys, caller not local");
+	}
+	admin = access_key_in(access->admin_api_keys, key);
+	if (admin || (level == ACCESS_USER && access_key_in(access->api_keys, key)))
+		return ERR_OK;
+	if (level == ACCESS_ADMIN && access_key_in(access->api_keys, key))
+		return error_set(why, ERR_FORBIDDEN, "需要管理员 API 密钥", "a user's key on an admin route");
+	if (key[0] == '\0')
+		return error_set(why, ERR_UNAUTHORIZED, "缺少 API 密钥: Authorization 或 X-API-Key",
+				 "no key");
+	return error_set(why, ERR_UNAUTHORIZED, "API 密钥无效", "wrong key");
+}

@@ -1,0 +1,203 @@
+/*
+ * fields.c - see fields.h.
+ */
+#include "http/fields.h"
+
+#include <json-c/json.h>
+#include <limits.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/utf8.h"
+
+#define DEPTH_MAX  32    /* nesting of a request body */
+#define VALUES_MAX 10000 /* a body of 10 MiB may hold one long text, but not a million objects */
+
+bool fields_content_type_ok(const char *type)
+{
+	size_t len = strcspn(type, "; \t");
+	const char *charset = type;
+
+	if (type[0] == '\0')
+		return true;
+	if (!(len == 16 && strncasecmp(type, "application/json", 16) == 0) &&
+	    !(len > 17 && strncasecmp(type, "application/", 12) == 0 &&
+	      strncasecmp(type + len - 5, "+json", 5) == 0))
+		return false;
+	while ((charset = strchr(charset, ';')) != NULL) {
+		charset += 1 + strspn(charset + 1, " \t");
+		if (strncasecmp(charset, "charset=", 8) != 0)
+			continue;
+		charset += 8 + (charset[8] == '"');
+		len = strcspn(charset, "\"; \t");
+		return (len == 5 && strncasecmp(charset, "utf-8", 5) == 0) ||
+		       (len == 4 && strncasecmp(charset, "utf8", 4) == 0) ||
+		       (len == 8 && strncasecmp(charset, "us-ascii", 8) == 0);
+	}
+	return true;
+}
+
+/* Counts what json-c would allocate an object for, without allocating: commas, colons and brackets outside strings. */
+static bool too_many_values(const char *body, size_t len)
+{
+	size_t values = 0;
+	bool in_string = false;
+
+	for (size_t i = 0; i < len && values <= VALUES_MAX; i++) {
+		char c = body[i];
+
+		if (c == '"')
+			in_string = !in_string;
+		else if (in_string && c == '\\')
+			i++;
+		else if (!in_string && (c == ',' || c == ':' || c == '[' || c == '{'))
+			values++;
+	}
+	return values > VALUES_MAX;
+}
+
+/* Where the first byte at or behind `at` is that is no JSON white space; `len` when there is none. */
+static size_t skip_blanks(const char *body, size_t at, size_t len)
+{
+	while (at < len && (body[at] == ' ' || body[at] == '\t' || body[at] == '\r' || body[at] == '\n'))
+		at++;
+	return at;
+}
+
+static enum err parse_document(struct json_object **doc, const char *body, size_t len, struct error *why)
+{
+	struct json_tokener *tokener;
+	enum json_tokener_error error;
+	size_t end;
+
+	*doc = NULL;
+	if (skip_blanks(body, 0, len) == len)
+		return error_set(why, ERR_BAD_REQUEST, "请求体为空，需要 JSON 对象", "empty body");
+	if (!utf8_valid(body, len))
+		return error_set(why, ERR_BAD_REQUEST, "请求体不是有效的 UTF-8 文本",
+				 "invalid UTF-8 in the body");
+	if (len > INT_MAX || too_many_values(body, len))
+		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 过于复杂", "too many JSON values");
+	tokener = json_tokener_new_ex(DEPTH_MAX);
+	if (tokener == NULL)
+		return error_set(why, ERR_NOMEM, NULL, "memory for a JSON tokener");
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	*doc = json_tokener_parse_ex(tokener, body, (int)len);
+	error = json_tokener_get_error(tokener);
+	end = json_tokener_get_parse_end(tokener);
+	json_tokener_free(tokener);
+	end = skip_blanks(body, end, len);
+	if (error == json_tokener_success && end == len && json_object_is_type(*doc, json_type_object))
+		return ERR_OK;
+	fields_free(*doc);
+	*doc = NULL;
+	if (error == json_tokener_error_depth)
+		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 嵌套过深", "JSON nested too deeply");
+	if (error == json_tokener_success && end == len)
+		return error_set(why, ERR_BAD_REQUEST, "请求体必须是 JSON 对象", "JSON, but no object");
+	error_set(why, ERR_BAD_REQUEST, NULL, "broken JSON at byte %zu", end);
+	error_detail(why, "请求体不是有效的 JSON（第 %zu 字节附近）", end + 1);
+	return ERR_BAD_REQUEST;
+}
+
+/* Length of the white-space character at `p`, or 0: Unicode's White_Space property. */
+static size_t blank_at(const char *p, size_t left)
+{
+	const unsigned char *u = (const unsigned char *)p;
+
+	if (u[0] == ' ' || (u[0] >= 0x09 && u[0] <= 0x0D) || (u[0] >= 0x1C && u[0] <= 0x1F))
+		return 1;
+	if (left >= 2 && u[0] == 0xC2 && (u[1] == 0x85 || u[1] == 0xA0))
+		return 2;
+	if (left < 3)
+		return 0;
+	if ((u[0] == 0xE1 && u[1] == 0x9A && u[2] == 0x80) ||
+	    (u[0] == 0xE3 && u[1] == 0x80 && u[2] == 0x80) ||
+	    (u[0] == 0xE2 && u[1] == 0x81 && u[2] == 0x9F) ||
+	    (u[0] == 0xE2 && u[1] == 0x80 &&
+	     ((u[2] >= 0x80 && u[2] <= 0x8A) || u[2] == 0xA8 || u[2] == 0xA9 || u[2] == 0xAF)))
+		return 3;
+	return 0;
+}
+
+static bool is_blank(const char *text, size_t len)
+{
+	for (size_t at = 0; at < len;) {
+		size_t step = blank_at(text + at, len - at);
+
+		if (step == 0)
+			return false;
+		at += step;
+	}
+	return true;
+}
+
+static enum err check(const struct field *field, const struct text *value, struct error *why)
+{
+	if (field->kind == FIELD_ID && !id_valid(value->bytes, value->len)) {
+		error_set(why, ERR_BAD_REQUEST, NULL, "bad %s", field->name);
+		error_detail(why, "字段 %s 无效: 必须是 1-128 字节、不含控制字符的 UTF-8 文本", field->name);
+		return ERR_BAD_REQUEST;
+	}
+	if (field->kind == FIELD_TEXT && is_blank(value->bytes, value->len)) {
+		error_set(why, ERR_BAD_REQUEST, NULL, "blank %s", field->name);
+		error_detail(why, "字段 %s 不能为空", field->name);
+		return ERR_BAD_REQUEST;
+	}
+	return ERR_OK;
+}
+
+static enum err read_field(const struct field *field, struct json_object *doc, void *out, struct error *why)
+{
+	struct text *text = (struct text *)(void *)((char *)out + field->offset);
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(doc, field->name, &value) || value == NULL) {
+		if (!field->required)
+			return ERR_OK;
+		error_set(why, ERR_BAD_REQUEST, NULL, "%s is missing", field->name);
+		error_detail(why, "缺少必填字段: %s", field->name);
+		return ERR_BAD_REQUEST;
+	}
+	if (!json_object_is_type(value, json_type_string)) {
+		error_set(why, ERR_BAD_REQUEST, NULL, "%s is no string", field->name);
+		error_detail(why, "字段 %s 必须是字符串", field->name);
+		return ERR_BAD_REQUEST;
+	}
+	text->bytes = json_object_get_string(value);
+	text->len = (size_t)json_object_get_string_len(value);
+	return check(field, text, why);
+}
+
+enum err fields_parse(struct json_object **doc, void *out, const struct field *fields, size_t count,
+		      const char *body, size_t len, struct error *why)
+{
+	enum err rc = parse_document(doc, body, len, why);
+
+	for (size_t i = 0; i < count && rc == ERR_OK; i++)
+		rc = read_field(&fields[i], *doc, out, why);
+	if (rc != ERR_OK) {
+		fields_free(*doc);
+		*doc = NULL;
+	}
+	return rc;
+}
+
+enum err fields_read(struct json_object **doc, void *out, const struct field *fields, size_t count,
+		     const struct request *request, struct error *why)
+{
+	size_t len;
+	const char *body = fcgi_body(request->fcgi, &len);
+
+	*doc = NULL;
+	if (fcgi_body_too_big(request->fcgi))
+		return error_set(why, ERR_TOO_BIG, NULL, "body beyond MAX_REQUEST_SIZE");
+	if (!fields_content_type_ok(fcgi_param(request->fcgi, "CONTENT_TYPE")))
+		return error_set(why, ERR_MEDIA_TYPE, NULL, "Content-Type is not JSON");
+	return fields_parse(doc, out, fields, count, body, len, why);
+}
+
+void fields_free(struct json_object *doc)
+{
+	json_object_put(doc);
+}

@@ -1,0 +1,30 @@
+/*
+ * record.h - looks at FastCGI records without consuming them (FastCGI specification 1.0, sections 3 to 5).
+ *
+ * Tells whether a whole request lies in a buffer, and refuses what a web server's responder request never holds, so
+ * that libfcgi is only ever given complete and well-formed input. Pure: no socket, no state.
+ */
+#ifndef HTTP_RECORD_H
+#define HTTP_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum record_verdict {
+	RECORD_MORE,     /* good so far, but not all there */
+	RECORD_COMPLETE, /* parameters and body are all there */
+	RECORD_BAD       /* not a responder request; scan->why says what is wrong */
+};
+
+struct record_scan {
+	bool head_complete; /* the parameters are all there */
+	bool complete;      /* the body, too */
+	bool keep_conn;     /* FCGI_KEEP_CONN was set */
+	size_t bytes;       /* the request's length; RECORD_COMPLETE only */
+	const char *why;    /* a constant English text; RECORD_BAD only */
+};
+
+/* Scans the `len` bytes that a connection has brought for its next request. */
+enum record_verdict record_scan(struct record_scan *scan, const char *bytes, size_t len);
+
+#endif

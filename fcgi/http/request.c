@@ -1,0 +1,121 @@
+/*
+ * request.c - see request.h.
+ */
+#include "http/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/percent.h"
+#include "http/response.h"
+#include "http/router.h"
+
+static void log_request(const struct request *request)
+{
+	uint64_t now = uv_hrtime();
+	struct log_field fields[10 + REQUEST_NOTES] = {
+		LOG_TEXT("req", request->id),
+		LOG_TEXT("client", fcgi_param(request->fcgi, "REMOTE_ADDR")),
+		LOG_TEXT("method", request->method),
+		LOG_TEXT("path", fcgi_param(request->fcgi, "REQUEST_URI")),
+		LOG_NUMBER("status", request->status),
+		LOG_TEXT("while", request->status == 499 ? request->doing : ""),
+		LOG_NUMBER("first_us", request->first_byte_ns
+					   ? (request->first_byte_ns - request->started_ns) / 1000
+					   : 0),
+		LOG_NUMBER("total_us", (now - request->started_ns) / 1000),
+		LOG_NUMBER("bytes", request->bytes),
+	};
+	size_t count = 9;
+
+	for (unsigned i = 0; i < request->note_count; i++)
+		fields[count++] = request->notes[i];
+	log_fields(LOG_LEVEL_INFO, "request", fields, count);
+}
+
+void request_finish(struct request *request)
+{
+	if (log_wants(LOG_LEVEL_INFO))
+		log_request(request);
+	free(request);
+}
+
+static void on_leave(void *arg)
+{
+	struct request *request = arg;
+
+	request->status = 499; /* nginx's number for a client that closed its request */
+	if (request->on_leave != NULL)
+		request->on_leave(request->arg);
+	request_finish(request);
+}
+
+static void on_drain(void *arg)
+{
+	struct request *request = arg;
+
+	if (request->on_drain != NULL)
+		request->on_drain(request->arg);
+}
+
+void request_begin(struct fcgi_request *fcgi, const struct router *router)
+{
+	struct request *request = calloc(1, sizeof *request);
+	const char *query;
+
+	if (request == NULL) {
+		fcgi_abort(fcgi);
+		return;
+	}
+	request->fcgi = fcgi;
+	request->router = router;
+	request->started_ns = uv_hrtime();
+	request->id = fcgi_param(fcgi, "REQUEST_ID");
+	request->method = fcgi_param(fcgi, "REQUEST_METHOD");
+	request->path = fcgi_param(fcgi, "REQUEST_URI");
+	query = strchr(request->path, '?');
+	request->path_len = query != NULL ? (size_t)(query - request->path) : strlen(request->path);
+	request->query = query != NULL ? query + 1 : "";
+	request->doing = "reading the request";
+	fcgi_watch(fcgi, on_leave, on_drain, request);
+	router_dispatch(router, request);
+}
+
+void request_watch(struct request *request, void (*leave)(void *arg), void (*drain)(void *arg), void *arg)
+{
+	request->on_leave = leave;
+	request->on_drain = drain;
+	request->arg = arg;
+}
+
+void request_note(struct request *request, struct log_field field)
+{
+	if (request->note_count < REQUEST_NOTES)
+		request->notes[request->note_count++] = field;
+}
+
+bool request_query(const struct request *request, const char *name, char *out, size_t size, bool *present)
+{
+	const char *p = request->query;
+	size_t name_len = strlen(name);
+
+	*present = false;
+	while (*p != '\0') {
+		size_t len = strcspn(p, "&");
+
+		if (len >= name_len && strncmp(p, name, name_len) == 0 &&
+		    (len == name_len || p[name_len] == '=')) {
+			size_t skip = len == name_len ? name_len : name_len + 1;
+			size_t got;
+
+			*present = true;
+			if (!percent_decode(out, size - 1, &got, p + skip, len - skip))
+				return false;
+			out[got] = '\0';
+			return true;
+		}
+		p += len + (p[len] == '&');
+	}
+	return false;
+}

@@ -1,0 +1,164 @@
+/*
+ * response.c - see response.h. Headers are in CGI form (RFC 3875, section 6): nginx adds CORS, X-Request-ID and the rest.
+ */
+#include "http/response.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/json.h"
+#include "base/percent.h"
+
+static const char *reason(int status)
+{
+	static const struct {
+		int status;
+		const char *text;
+	} reasons[] = {
+		{ 200, "OK" },
+		{ 400, "Bad Request" },
+		{ 401, "Unauthorized" },
+		{ 403, "Forbidden" },
+		{ 404, "Not Found" },
+		{ 405, "Method Not Allowed" },
+		{ 409, "Conflict" },
+		{ 413, "Content Too Large" },
+		{ 415, "Unsupported Media Type" },
+		{ 429, "Too Many Requests" },
+		{ 500, "Internal Server Error" },
+		{ 503, "Service Unavailable" },
+	};
+
+	for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
+		if (reasons[i].status == status)
+			return reasons[i].text;
+	return "Unknown";
+}
+
+static void mark_begun(struct request *request, int status)
+{
+	request->status = status;
+	request->first_byte_ns = uv_hrtime();
+}
+
+/* Ids are any UTF-8; in a header they are percent-encoded, which leaves plain ASCII ids as they are. */
+static void session_header(struct buf *out, const char *session_id)
+{
+	if (session_id == NULL)
+		return;
+	buf_append_str(out, "X-Session-ID: ");
+	percent_encode(out, session_id, strlen(session_id));
+	buf_append_str(out, "\r\n");
+}
+
+static void answer_json(struct request *request, int status, const char *headers, const struct buf *body)
+{
+	struct fcgi_request *fcgi = request->fcgi;
+	struct buf answer;
+
+	mark_begun(request, status);
+	request->bytes = buf_size(body);
+	buf_init(&answer, buf_size(body) + 4096);
+	buf_printf(&answer,
+		   "Status: %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s\r\n", status,
+		   reason(status), buf_size(body), headers);
+	buf_append(&answer, buf_bytes(body), buf_size(body));
+	/* The log line shows parameters that the end of the FastCGI request gives back: so it is written first. */
+	fcgi_watch(fcgi, NULL, NULL, NULL);
+	request_finish(request);
+	if (answer.failed || fcgi_write_end(fcgi, buf_bytes(&answer), buf_size(&answer)) != ERR_OK)
+		fcgi_abort(fcgi);
+	buf_free(&answer);
+}
+
+void response_json(struct request *request, int status, const char *session_id, const struct buf *body)
+{
+	struct buf headers;
+	struct error error;
+
+	if (body->failed) {
+		error_set(&error, ERR_NOMEM, NULL, "memory for a JSON answer");
+		response_error(request, &error);
+		return;
+	}
+	buf_init(&headers, 1024);
+	session_header(&headers, session_id);
+	buf_append_char(&headers, '\0');
+	answer_json(request, status, headers.failed ? "" : buf_bytes(&headers), body);
+	buf_free(&headers);
+}
+
+static void answer_error(struct request *request, const struct error *error, const char *headers)
+{
+	struct buf body;
+
+	request_note(request, LOG_TEXT("error", error_name(error->code)));
+	request_note(request, LOG_TEXT("cause", error->cause));
+	buf_init(&body, 8192);
+	buf_append_str(&body, "{\"detail\":");
+	json_cstring(&body, error->detail);
+	buf_append_char(&body, '}');
+	answer_json(request, error_status(error->code), headers, &body);
+	buf_free(&body);
+}
+
+void response_error(struct request *request, const struct error *error)
+{
+	unsigned retry_after_s = error_retry_after_s(error);
+	char headers[64] = "";
+
+	if (retry_after_s > 0)
+		snprintf(headers, sizeof headers, "Retry-After: %u\r\n", retry_after_s);
+	else if (error->code == ERR_UNAUTHORIZED)
+		snprintf(headers, sizeof headers, "WWW-Authenticate: Bearer\r\n");
+	answer_error(request, error, headers);
+}
+
+void response_method_error(struct request *request, const struct error *error, const char *allow)
+{
+	char headers[128];
+
+	snprintf(headers, sizeof headers, "Allow: %s\r\n", allow);
+	answer_error(request, error, headers);
+}
+
+enum err response_stream_open(struct request *request, const char *session_id)
+{
+	struct buf head;
+	enum err rc = ERR_NOMEM;
+
+	buf_init(&head, 4096);
+	buf_append_str(&head, "Status: 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+			      "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+	session_header(&head, session_id);
+	buf_append_str(&head, "\r\n");
+	if (!head.failed)
+		rc = fcgi_write(request->fcgi, buf_bytes(&head), buf_size(&head));
+	buf_free(&head);
+	if (rc == ERR_OK)
+		mark_begun(request, 200);
+	return rc;
+}
+
+enum err response_stream_send(struct request *request, const char *bytes, size_t len)
+{
+	request->bytes += len;
+	return fcgi_write(request->fcgi, bytes, len);
+}
+
+void response_stream_end(struct request *request, const char *bytes, size_t len)
+{
+	struct fcgi_request *fcgi = request->fcgi;
+
+	request->bytes += len;
+	fcgi_watch(fcgi, NULL, NULL, NULL);
+	request_finish(request);
+	if (fcgi_write_end(fcgi, bytes, len) != ERR_OK)
+		fcgi_abort(fcgi);
+}
+
+size_t response_backlog(const struct request *request)
+{
+	return fcgi_backlog(request->fcgi);
+}

@@ -1,0 +1,491 @@
+/*
+ * redis.c - see redis.h.
+ *
+ *   DOWN ──timer──▶ RESOLVING ──▶ CONNECTING ──▶ PREPARING (AUTH, SELECT, SCRIPT LOAD) ──▶ READY
+ *    ▲                                                                                      │
+ *    └──────────────────────────── any failure, any time limit ─────────────────────────────┘
+ */
+#include "store/redis.h"
+
+#include <hiredis/adapters/libuv.h>
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "store/redis_url.h"
+
+#define BACKOFF_MIN_MS 50
+#define BACKOFF_MAX_MS 1000 /* service must resume within 2 s of Redis' return */
+#define ARGS_MAX       16
+
+enum redis_state {
+	REDIS_DOWN, /* waiting for the back-off to pass */
+	REDIS_RESOLVING,
+	REDIS_CONNECTING,
+	REDIS_PREPARING,
+	REDIS_READY
+};
+
+struct redis {
+	uv_loop_t *loop;
+	struct redis_options options;
+	struct redis_url url;
+	enum redis_state state;
+	redisAsyncContext *context; /* NULL while down and resolving */
+	uv_getaddrinfo_t resolver;
+	uv_timer_t retry; /* DOWN: when to try again */
+	uv_timer_t limit; /* RESOLVING to PREPARING: connect_ms; READY: the oldest command's limit */
+	unsigned open_handles;
+	uint64_t backoff_ms;
+	unsigned preparing;           /* answers still to come in PREPARING */
+	char (*sha)[41];              /* per script, as Redis told */
+	struct command *first, *last; /* sent and not answered, oldest first */
+	bool resolving;
+	bool closed;
+	bool told_down; /* the log knows */
+	char why[200];  /* of the last failure */
+};
+
+/* A command on its way, with a copy of a script's arguments, for when it has to be sent once more. */
+struct command {
+	struct redis *redis;
+	struct command *next;
+	redis_reply_fn fn;
+	void *arg;
+	uint64_t sent_ms;
+	size_t script; /* SIZE_MAX: no script */
+	size_t count;
+	struct redis_arg args[]; /* key and arguments of a script */
+};
+
+static void connect_now(struct redis *redis);
+
+/* ---- going down ---- */
+
+static void schedule_retry(struct redis *redis);
+
+static void free_if_done(struct redis *redis)
+{
+	if (!redis->closed || redis->open_handles > 0 || redis->resolving)
+		return;
+	free(redis->sha);
+	explicit_bzero(&redis->url, sizeof redis->url);
+	free(redis);
+}
+
+/* Drops the connection, if any; hiredis then fails every command through on_reply(). */
+static void go_down(struct redis *redis, const char *why)
+{
+	redisAsyncContext *context = redis->context;
+
+	if (redis->state == REDIS_DOWN)
+		return;
+	if (!redis->told_down && !redis->closed) {
+		redis->told_down = true;
+		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("state", "down"), LOG_TEXT("cause", why));
+	}
+	redis->state = REDIS_DOWN;
+	redis->context = NULL;
+	uv_timer_stop(&redis->limit);
+	if (context != NULL)
+		redisAsyncFree(context);
+	schedule_retry(redis);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+	connect_now(timer->data);
+}
+
+static void schedule_retry(struct redis *redis)
+{
+	if (redis->closed)
+		return;
+	uv_timer_start(&redis->retry, on_retry, redis->backoff_ms, 0);
+	redis->backoff_ms = redis->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : redis->backoff_ms * 2;
+}
+
+static void on_connect_limit(uv_timer_t *timer)
+{
+	go_down(timer->data, "no usable connection in time");
+}
+
+/* ---- commands ---- */
+
+static void on_command_limit(uv_timer_t *timer)
+{
+	struct redis *redis = timer->data;
+	uint64_t now = uv_now(redis->loop);
+
+	if (redis->first == NULL)
+		return;
+	if (now - redis->first->sent_ms >= redis->options.command_ms)
+		go_down(redis, "a command was not answered in time");
+	else
+		uv_timer_start(timer, on_command_limit,
+			       redis->first->sent_ms + redis->options.command_ms - now, 0);
+}
+
+static void enqueue(struct command *command)
+{
+	struct redis *redis = command->redis;
+
+	command->sent_ms = uv_now(redis->loop);
+	command->next = NULL;
+	if (redis->first == NULL)
+		redis->first = command;
+	else
+		redis->last->next = command;
+	redis->last = command;
+	if (!uv_is_active((uv_handle_t *)&redis->limit))
+		uv_timer_start(&redis->limit, on_command_limit, redis->options.command_ms, 0);
+}
+
+/* Answers come in the order of the commands, so this is mostly the first one. */
+static void dequeue(struct command *command)
+{
+	struct redis *redis = command->redis;
+	struct command **link = &redis->first;
+	struct command *before = NULL;
+
+	while (*link != NULL && *link != command) {
+		before = *link;
+		link = &(*link)->next;
+	}
+	if (*link == NULL)
+		return;
+	*link = command->next;
+	if (redis->last == command)
+		redis->last = before;
+}
+
+static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg);
+
+/* Redis forgot its scripts (SCRIPT FLUSH, a fail-over): send the whole source, which also loads it. */
+static bool send_source(struct command *command)
+{
+	struct redis *redis = command->redis;
+	const struct redis_script *script = &redis->options.scripts[command->script];
+	const char *argv[ARGS_MAX + 4] = { "EVAL", script->source, "1" };
+	size_t lens[ARGS_MAX + 4] = { 4, strlen(script->source), 1 };
+
+	for (size_t i = 0; i < command->count; i++) {
+		argv[3 + i] = command->args[i].bytes;
+		lens[3 + i] = command->args[i].len;
+	}
+	if (redis->context == NULL || redisAsyncCommandArgv(redis->context, on_reply, command,
+							    (int)command->count + 3, argv, lens) != REDIS_OK)
+		return false;
+	enqueue(command);
+	return true;
+}
+
+static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
+{
+	struct command *command = arg;
+	redisReply *reply = reply_arg;
+	bool good = reply != NULL && reply->type != REDIS_REPLY_ERROR;
+
+	(void)context;
+	dequeue(command);
+	if (reply != NULL && !good) {
+		if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 &&
+		    send_source(command))
+			return;
+		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("error", reply->str));
+	}
+	command->fn(command->arg, good ? ERR_OK : ERR_STORE, good ? (const struct redis_reply *)reply : NULL);
+	free(command);
+}
+
+static struct command *command_new(struct redis *redis, const struct redis_arg *args, size_t count,
+				   size_t script, redis_reply_fn fn, void *arg)
+{
+	struct command *command;
+	size_t bytes = 0;
+	char *copy;
+
+	for (size_t i = 0; i < count; i++)
+		bytes += args[i].len;
+	command = malloc(sizeof *command + count * sizeof args[0] + bytes);
+	if (command == NULL)
+		return NULL;
+	*command = (struct command){ .redis = redis, .fn = fn, .arg = arg, .script = script, .count = count };
+	copy = (char *)&command->args[count];
+	for (size_t i = 0; i < count; i++) {
+		memcpy(copy, args[i].bytes, args[i].len);
+		command->args[i] = (struct redis_arg){ copy, args[i].len };
+		copy += args[i].len;
+	}
+	return command;
+}
+
+static enum err send_command(struct redis *redis, struct command *command, const char **argv,
+			     const size_t *lens, size_t count)
+{
+	if (command == NULL)
+		return ERR_NOMEM;
+	if (redisAsyncCommandArgv(redis->context, on_reply, command, (int)count, argv, lens) != REDIS_OK) {
+		free(command);
+		return ERR_STORE;
+	}
+	enqueue(command);
+	return ERR_OK;
+}
+
+enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count, redis_reply_fn fn,
+		       void *arg)
+{
+	const char *argv[ARGS_MAX];
+	size_t lens[ARGS_MAX];
+
+	if (redis->state != REDIS_READY || count > ARGS_MAX)
+		return ERR_STORE;
+	for (size_t i = 0; i < count; i++) {
+		argv[i] = args[i].bytes;
+		lens[i] = args[i].len;
+	}
+	return send_command(redis, command_new(redis, NULL, 0, SIZE_MAX, fn, arg), argv, lens, count);
+}
+
+enum err redis_eval(struct redis *redis, size_t script, struct redis_arg key, const struct redis_arg *args,
+		    size_t count, redis_reply_fn fn, void *arg)
+{
+	const char *argv[ARGS_MAX + 4] = { "EVALSHA", redis->sha[script], "1" };
+	size_t lens[ARGS_MAX + 4] = { 7, 40, 1 };
+	struct redis_arg all[ARGS_MAX];
+
+	if (redis->state != REDIS_READY || count + 1 > ARGS_MAX)
+		return ERR_STORE;
+	all[0] = key;
+	for (size_t i = 0; i < count; i++)
+		all[i + 1] = args[i];
+	for (size_t i = 0; i <= count; i++) {
+		argv[3 + i] = all[i].bytes;
+		lens[3 + i] = all[i].len;
+	}
+	return send_command(redis, command_new(redis, all, count + 1, script, fn, arg), argv, lens,
+			    count + 4);
+}
+
+/* ---- coming up ---- */
+
+static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
+{
+	struct redis *redis = context->data;
+	redisReply *reply = reply_arg;
+	char *sha = arg;
+
+	if (redis->context != context)
+		return; /* going down already */
+	if (reply == NULL) {
+		snprintf(redis->why, sizeof redis->why, "%.150s", context->errstr);
+		return; /* on_disconnect follows */
+	}
+	if (reply->type == REDIS_REPLY_ERROR) {
+		go_down(redis, reply->str);
+		return;
+	}
+	if (sha != NULL && reply->type == REDIS_REPLY_STRING && reply->len == 40)
+		memcpy(sha, reply->str, 41);
+	if (--redis->preparing > 0)
+		return;
+	redis->state = REDIS_READY;
+	redis->backoff_ms = BACKOFF_MIN_MS;
+	uv_timer_stop(&redis->limit);
+	redis->told_down = false;
+	log_event(LOG_LEVEL_INFO, "redis", LOG_TEXT("state", "up"));
+}
+
+static void prepare(struct redis *redis, char *sha, const char *first, const char *second, const char *third)
+{
+	const char *argv[] = { first, second, third };
+	size_t lens[] = { strlen(first), strlen(second), third != NULL ? strlen(third) : 0 };
+
+	if (redisAsyncCommandArgv(redis->context, on_prepared, sha, third != NULL ? 3 : 2, argv, lens) ==
+	    REDIS_OK)
+		redis->preparing++;
+}
+
+static void on_connect(const redisAsyncContext *context, int status)
+{
+	struct redis *redis = context->data;
+	char db[16];
+	int on = 1;
+
+	if (redis->context != context)
+		return;
+	if (status != REDIS_OK) {
+		/* hiredis frees this context when we return. */
+		redis->context = NULL;
+		go_down(redis, context->errstr);
+		return;
+	}
+	setsockopt(context->c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	redis->state = REDIS_PREPARING;
+	redis->preparing = 0;
+	if (redis->url.user[0] != '\0')
+		prepare(redis, NULL, "AUTH", redis->url.user, redis->url.password);
+	else if (redis->url.password[0] != '\0')
+		prepare(redis, NULL, "AUTH", redis->url.password, NULL);
+	snprintf(db, sizeof db, "%u", redis->url.db);
+	prepare(redis, NULL, "SELECT", db, NULL);
+	for (size_t i = 0; i < redis->options.script_count; i++)
+		prepare(redis, redis->sha[i], "SCRIPT", "LOAD", redis->options.scripts[i].source);
+}
+
+static void on_disconnect(const redisAsyncContext *context, int status)
+{
+	struct redis *redis = context->data;
+
+	(void)status;
+	if (redis->context != context)
+		return;
+	redis->context = NULL; /* hiredis frees it */
+	go_down(redis, context->errstr[0] != '\0' ? context->errstr : "connection closed");
+}
+
+static void attach(struct redis *redis, redisAsyncContext *context)
+{
+	if (context == NULL || context->err != 0) {
+		go_down(redis, context != NULL ? context->errstr : "out of memory");
+		if (context != NULL)
+			redisAsyncFree(context);
+		return;
+	}
+	context->data = redis;
+	redis->state = REDIS_CONNECTING;
+	redis->context = context;
+	if (redisLibuvAttach(context, redis->loop) != REDIS_OK) {
+		go_down(redis, "attaching to the loop");
+		return;
+	}
+	redisAsyncSetConnectCallback(context, on_connect);
+	redisAsyncSetDisconnectCallback(context, on_disconnect);
+}
+
+static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo *addresses)
+{
+	struct redis *redis = resolver->data;
+	char address[64] = "";
+
+	redis->resolving = false;
+	if (status == 0)
+		getnameinfo(addresses->ai_addr, addresses->ai_addrlen, address, sizeof address, NULL, 0,
+			    NI_NUMERICHOST);
+	uv_freeaddrinfo(addresses);
+	if (redis->closed) {
+		free_if_done(redis);
+		return;
+	}
+	if (redis->state != REDIS_RESOLVING)
+		return; /* took too long; the next try is on its way */
+	if (address[0] == '\0')
+		go_down(redis, status != 0 ? uv_strerror(status) : "no address");
+	else
+		attach(redis, redisAsyncConnect(address, atoi(redis->url.port)));
+}
+
+/* hiredis would look the host name up by itself, and block while it does. */
+static void connect_now(struct redis *redis)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+
+	if (redis->resolving) {
+		schedule_retry(redis);
+		return;
+	}
+	redis->state = REDIS_RESOLVING;
+	uv_timer_start(&redis->limit, on_connect_limit, redis->options.connect_ms, 0);
+	if (redis->url.path[0] != '\0') {
+		attach(redis, redisAsyncConnectUnix(redis->url.path));
+		return;
+	}
+	redis->resolver.data = redis;
+	redis->resolving = uv_getaddrinfo(redis->loop, &redis->resolver, on_resolved, redis->url.host,
+					  redis->url.port, &hints) == 0;
+	if (!redis->resolving)
+		go_down(redis, "starting a name look-up");
+}
+
+enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_options *options,
+		    struct error *why)
+{
+	struct redis *redis = calloc(1, sizeof *redis);
+	const char *what;
+
+	if (redis != NULL)
+		redis->sha = calloc(options->script_count + 1, sizeof *redis->sha);
+	if (redis == NULL || redis->sha == NULL) {
+		free(redis);
+		return error_set(why, ERR_NOMEM, NULL, "memory for the Redis connection");
+	}
+	if (!redis_url_parse(&redis->url, options->url, &what)) {
+		free(redis->sha);
+		free(redis);
+		return error_set(why, ERR_STORE, NULL, "REDIS_URL: %s", what);
+	}
+	redis->loop = loop;
+	redis->options = *options;
+	redis->backoff_ms = BACKOFF_MIN_MS;
+	uv_timer_init(loop, &redis->retry);
+	uv_timer_init(loop, &redis->limit);
+	redis->open_handles = 2;
+	redis->retry.data = redis->limit.data = redis;
+	connect_now(redis);
+	*out = redis;
+	return ERR_OK;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct redis *redis = handle->data;
+
+	redis->open_handles--;
+	free_if_done(redis);
+}
+
+void redis_close(struct redis *redis)
+{
+	redis->closed = true;
+	go_down(redis, "closing");
+	if (redis->resolving)
+		uv_cancel((uv_req_t *)&redis->resolver);
+	uv_close((uv_handle_t *)&redis->retry, on_handle_closed);
+	uv_close((uv_handle_t *)&redis->limit, on_handle_closed);
+}
+
+bool redis_ready(const struct redis *redis)
+{
+	return redis->state == REDIS_READY;
+}
+
+/* ---- replies ---- */
+
+size_t redis_reply_count(const struct redis_reply *opaque)
+{
+	const redisReply *reply = (const redisReply *)opaque;
+
+	return reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
+}
+
+struct redis_arg redis_reply_text(const struct redis_reply *opaque, size_t index)
+{
+	const redisReply *reply = (const redisReply *)opaque;
+
+	if (index >= redis_reply_count(opaque) || reply->element[index]->type != REDIS_REPLY_STRING)
+		return (struct redis_arg){ "", 0 };
+	return (struct redis_arg){ reply->element[index]->str, (size_t)reply->element[index]->len };
+}
+
+int64_t redis_reply_integer(const struct redis_reply *opaque)
+{
+	const redisReply *reply = (const redisReply *)opaque;
+
+	return reply->type == REDIS_REPLY_INTEGER ? reply->integer : 0;
+}

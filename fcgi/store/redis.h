@@ -1,0 +1,76 @@
+/*
+ * redis.h - one connection to Redis on the event loop, kept alive.
+ *
+ * Owns: hiredis (the only file that includes its headers is redis.c), connecting and reconnecting with back-off, the time
+ * limit of each command, and the loading of scripts. Knows nothing of sessions.
+ *
+ * While Redis is away every call fails at once with ERR_STORE. A Redis that accepts commands but does not answer in time
+ * (frozen, not refused) counts as away: the connection is dropped and all its commands fail.
+ */
+#ifndef STORE_REDIS_H
+#define STORE_REDIS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/error.h"
+
+struct redis;
+struct redis_reply;
+
+struct redis_script {
+	const char *name;
+	const char *source; /* Lua, lent for the connection's life */
+};
+
+struct redis_options {
+	const char *url;                    /* see redis_url.h */
+	uint64_t connect_ms;                /* for a connection to be ready for use */
+	uint64_t command_ms;                /* for a command to be answered */
+	const struct redis_script *scripts; /* lent */
+	size_t script_count;
+};
+
+struct redis_arg {
+	const char *bytes;
+	size_t len;
+};
+
+/*
+ * The answer of a command. ERR_OK: `reply` is valid until the call returns. ERR_STORE: Redis is away, was too slow or
+ * answered with an error, and `reply` is NULL; whether the command was executed is not known.
+ */
+typedef void (*redis_reply_fn)(void *arg, enum err err, const struct redis_reply *reply);
+
+enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_options *options,
+		    struct error *why);
+
+/* Fails all commands under way and frees. */
+void redis_close(struct redis *redis);
+
+/* Connected, logged in, scripts loaded. */
+bool redis_ready(const struct redis *redis);
+
+/*
+ * Sends a command. ERR_OK: `fn` will be called exactly once, never from within. Else (ERR_STORE, ERR_NOMEM) it never is.
+ * Arguments are copied.
+ */
+enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count, redis_reply_fn fn,
+		       void *arg);
+
+/* Runs script number `script` of the options with one key. Loads it again when Redis has lost it. */
+enum err redis_eval(struct redis *redis, size_t script, struct redis_arg key, const struct redis_arg *args,
+		    size_t count, redis_reply_fn fn, void *arg);
+
+/* Elements of an array reply; 0 for any other. */
+size_t redis_reply_count(const struct redis_reply *reply);
+
+/* Text of element `index`, or {"" , 0} when there is none or it is not text. */
+struct redis_arg redis_reply_text(const struct redis_reply *reply, size_t index);
+
+/* An integer reply, or 0. */
+int64_t redis_reply_integer(const struct redis_reply *reply);
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * scripts.c - see scripts.h. The assembler reads the files, from the directory that make runs in; the Makefile knows
+ * that this object depends on them.
+ */
+#include "store/scripts.h"
+
+#define EMBED(name, file)                                        \
+	__asm__(".pushsection .rodata\n"                         \
+		".global script_" #name "\n"                     \
+		".type script_" #name ", @object\n"              \
+		"script_" #name ":\n"                            \
+		".incbin \"" file "\"\n"                         \
+		".byte 0\n"                                      \
+		".size script_" #name ", . - script_" #name "\n" \
+		".popsection\n");                                \
+	extern const char script_##name[]
+
+EMBED(session_begin, "redis/session_begin.lua");
+EMBED(session_update, "redis/session_update.lua");
+EMBED(session_clear, "redis/session_clear.lua");
+EMBED(session_bind, "redis/session_bind.lua");
+
+const struct redis_script *scripts_all(void)
+{
+	static const struct redis_script scripts[SCRIPT__COUNT] = {
+		[SCRIPT_SESSION_BEGIN] = { "session_begin", script_session_begin },
+		[SCRIPT_SESSION_UPDATE] = { "session_update", script_session_update },
+		[SCRIPT_SESSION_CLEAR] = { "session_clear", script_session_clear },
+		[SCRIPT_SESSION_BIND] = { "session_bind", script_session_bind },
+	};
+
+	return scripts;
+}

@@ -1,0 +1,20 @@
+/*
+ * scripts.h - the Lua scripts of redis/, compiled in: a worker and its scripts are always of one version.
+ */
+#ifndef STORE_SCRIPTS_H
+#define STORE_SCRIPTS_H
+
+#include "store/redis.h"
+
+enum script {
+	SCRIPT_SESSION_BEGIN,
+	SCRIPT_SESSION_UPDATE,
+	SCRIPT_SESSION_CLEAR,
+	SCRIPT_SESSION_BIND,
+	SCRIPT__COUNT
+};
+
+/* SCRIPT__COUNT scripts, by enum script. */
+const struct redis_script *scripts_all(void);
+
+#endif

@@ -1,0 +1,31 @@
+"""Shared stacks: starting one takes a quarter of a second, so tests that only talk to it share it."""
+import pytest
+
+from stack import Stack
+
+
+@pytest.fixture(scope='session')
+def shared_stack():
+    with Stack().start() as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(shared_stack):
+    """The shared stack with a simulator that has forgotten everything. Not for tests that break it."""
+    shared_stack.sim.reset()
+    return shared_stack
+
+
+@pytest.fixture
+def make_stack():
+    """Starts stacks of the test's own: make_stack(tls=True, WORKERS='1', sim={'SIM_GAP_MS': 20})."""
+    made = []
+
+    def make(**options):
+        made.append(Stack(**options))
+        return made[-1].start()
+
+    yield make
+    for stack in made:
+        stack.close()

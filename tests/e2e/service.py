@@ -1,0 +1,136 @@
+"""
+Runs env/service for tests: a RUN_DIR and a port of its own for each, nothing of the caller's settings.
+CHATD and CHATD_WRAPPER of the environment choose the worker's binary, as they do for env/service itself.
+"""
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCRIPT = os.path.join(TOP, 'env', 'service')
+KEPT = ('PATH', 'HOME', 'LANG', 'CHATD', 'CHATD_WRAPPER', 'ASAN_OPTIONS', 'UBSAN_OPTIONS')
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def is_alive(pid):
+    """Zombies are dead: in a container nobody may come to reap them."""
+    try:
+        with open('/proc/%d/stat' % pid) as stat:
+            return stat.read().rsplit(') ', 1)[1][0] not in 'ZX'
+    except OSError:
+        return False
+
+
+class Service:
+    """One RUN_DIR. Settings are environment variables; `env_file` is the text of a .env."""
+
+    def __init__(self, name='cz run ', env_file='', **settings):
+        self.home = tempfile.mkdtemp(prefix=name)  # short: pytest's own directories are too long for a unix socket
+        self.run_dir = os.path.join(self.home, 'run')
+        self.port = free_port()
+        self.env_file = os.path.join(self.home, 'env')
+        with open(self.env_file, 'wb') as file:
+            file.write(env_file if isinstance(env_file, bytes) else env_file.encode())
+        self.env = {name: os.environ[name] for name in KEPT if name in os.environ}
+        self.env.update(RUN_DIR=self.run_dir, SERVER_HOST='127.0.0.1', SERVER_PORT=str(self.port),
+                        ENV_FILE=self.env_file, WORKERS='2')
+        self.set(**settings)
+
+    def set(self, **settings):
+        for name, value in settings.items():
+            if value is None:
+                self.env.pop(name, None)
+            else:
+                self.env[name] = str(value)
+
+    def call(self, command, **options):
+        return subprocess.run([SCRIPT, command], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=180, **options)
+
+    def up(self):
+        done = self.call('up')
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def down(self):
+        done = self.call('down')
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def pids(self):
+        """What env/service remembers to have started and still runs, by part."""
+        pids = {}
+        for part in ('redis', 'workers', 'nginx'):
+            try:
+                with open(os.path.join(self.run_dir, 'state', part)) as file:
+                    pid = int(file.read().split()[0])
+            except OSError:
+                continue
+            if is_alive(pid):
+                pids[part] = pid
+        return pids
+
+    def processes(self):
+        """Every process that has a file of this RUN_DIR open, or names it in its arguments."""
+        found = set()
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                with open('/proc/%s/cmdline' % pid, 'rb') as file:
+                    words = file.read().decode(errors='replace')
+                files = [os.readlink('/proc/%s/fd/%s' % (pid, fd)) for fd in os.listdir('/proc/%s/fd' % pid)]
+            except OSError:
+                continue
+            if self.run_dir in words or any(name.startswith(self.run_dir + '/') for name in files):
+                if is_alive(int(pid)):
+                    found.add(int(pid))
+        return found
+
+    def get(self, path):
+        """(status, headers, body) of a GET; errors are answers too."""
+        try:
+            with urllib.request.urlopen('http://127.0.0.1:%d%s' % (self.port, path), timeout=20) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read()
+
+    def raw(self, request):
+        """Sends bytes as they are; returns (status, headers, body) of the answer, until nginx closes."""
+        with socket.create_connection(('127.0.0.1', self.port), timeout=20) as link:
+            link.sendall(request)
+            answer = b''
+            try:
+                while True:
+                    piece = link.recv(65536)
+                    if not piece:
+                        break
+                    answer += piece
+            except ConnectionResetError:  # nginx did not want to read all that was sent
+                pass
+        head, _, body = answer.partition(b'\r\n\r\n')
+        lines = head.decode('latin-1').split('\r\n')
+        match = re.match(r'HTTP/1\.1 (\d{3}) ', lines[0])
+        assert match, answer[:200]
+        headers = [tuple(line.split(': ', 1)) for line in lines[1:]]
+        return int(match.group(1)), headers, body
+
+    def close(self):
+        try:
+            self.down()
+        finally:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
