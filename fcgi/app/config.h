@@ -31,10 +31,16 @@ struct config {
 	uint64_t chat_timeout_ms;
 	uint64_t stream_timeout_ms;
 	uint64_t stream_heartbeat_ms;
+	uint64_t coze_max_retries;
+	uint64_t coze_min_interval_ms; /* 0: no limit */
+	uint64_t coze_rate_wait_ms;
+	uint64_t max_turns; /* of one worker */
 
 	/* Sessions. */
 	char *redis_url; /* may hold a password: secret */
 	uint64_t session_ttl_ms;
+	uint64_t session_wait_ms;
+	uint64_t session_lock_ms;
 
 	/* Service. */
 	char *run_dir; /* absolute */

@@ -19,10 +19,16 @@
 #include "http/fcgi.h"
 #include "http/request.h"
 #include "http/router.h"
+#include "store/claims.h"
+#include "store/limiter.h"
+#include "store/redis.h"
+#include "store/scripts.h"
 #include "store/sessions.h"
 
 #define HEAD_TIMEOUT_MS    5000 /* for nginx to send a whole request: it does so at once */
 #define POLL_INTERVAL_MS   1000 /* coze-api section 4: once per second and chat  \ */
+#define REDIS_CONNECT_MS   2000
+#define REDIS_COMMAND_MS   1000 /* a Redis that is slower is as good as away */
 #define SETTLE_INTERVAL_MS 10   /* between looks whether the last cancellations have left */
 #define SETTLE_LIMIT_MS    2000
 
@@ -40,6 +46,9 @@ struct worker {
 	struct fcgi_server *server;
 	struct transport *transport;
 	struct coze *coze;
+	struct redis *redis;
+	struct claims *claims;
+	struct limiter *limiter;
 	struct service service;
 	struct router router;
 	uv_signal_t on_term, on_int;
@@ -59,7 +68,8 @@ static void on_settle(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
-	if ((worker->service.turns.running == 0 && transport_active(worker->transport) == 0) ||
+	if ((worker->service.turns.running == 0 && claims_count(worker->claims) == 0 &&
+	     transport_active(worker->transport) == 0) ||
 	    uv_now(&worker->loop) >= worker->settle_until_ms)
 		stop(worker);
 }
@@ -145,6 +155,36 @@ static enum err open_coze(struct worker *worker, struct error *why)
 	return rc != ERR_OK ? rc : coze_open(&worker->coze, &worker->loop, worker->transport, &coze, why);
 }
 
+static enum err open_store(struct worker *worker, struct error *why)
+{
+	const struct config *config = worker->config;
+	const struct redis_options redis = {
+		.url = config->redis_url,
+		.connect_ms = REDIS_CONNECT_MS,
+		.command_ms = REDIS_COMMAND_MS,
+		.scripts = scripts_all(),
+		.script_count = SCRIPT__COUNT,
+	};
+	const struct claims_options claims = {
+		.redis_url = config->redis_url,
+		.connect_ms = REDIS_CONNECT_MS,
+		.ttl_ms = config->session_ttl_ms,
+		.wait_ms = config->session_wait_ms,
+		.lock_ms = config->session_lock_ms,
+	};
+	enum err rc = redis_open(&worker->redis, &worker->loop, &redis, why);
+
+	if (rc == ERR_OK)
+		rc = claims_open(&worker->claims, &worker->loop, worker->redis, &claims, why);
+	if (rc == ERR_OK)
+		rc = limiter_open(&worker->limiter, worker->redis, config->coze_min_interval_ms,
+				  config->coze_rate_wait_ms, why);
+	if (rc == ERR_OK)
+		rc = sessions_open(&worker->service.sessions, worker->redis, config->coze_user_id,
+				   config->session_ttl_ms, why);
+	return rc;
+}
+
 static enum err open_parts(struct worker *worker, int listen_fd, struct error *why)
 {
 	const struct config *config = worker->config;
@@ -158,8 +198,7 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 	enum err rc = open_coze(worker, why);
 
 	if (rc == ERR_OK)
-		rc = sessions_open(&service->sessions, &worker->loop, config->redis_url, config->coze_user_id,
-				   config->session_ttl_ms, why);
+		rc = open_store(worker, why);
 	if (rc != ERR_OK)
 		return rc;
 	service->loop = &worker->loop;
@@ -167,10 +206,15 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 	service->turns = (struct turn_context){
 		.loop = &worker->loop,
 		.coze = worker->coze,
-		.sessions = service->sessions,
+		.claims = worker->claims,
+		.limiter = worker->limiter,
 		.default_user_id = config->coze_user_id,
 		.poll = config->coze_chat_mode == CHAT_MODE_POLL,
+		.max_retries = (unsigned)config->coze_max_retries,
+		.max_running = config->max_turns,
 	};
+	breaker_init(&service->turns.breaker);
+	retry_budget_init(&service->turns.budget, uv_now(&worker->loop));
 	worker->router = (struct router){
 		.routes = service_routes(&worker->router.count),
 		.access = { config->api_keys, config->admin_api_keys },
@@ -185,14 +229,20 @@ static void close_parts(struct worker *worker)
 {
 	if (worker->server != NULL)
 		fcgi_server_close(worker->server);
-	if (worker->service.sessions != NULL)
-		sessions_close(worker->service.sessions);
 	if (worker->transport != NULL)
 		transport_close(worker->transport);
+	if (worker->claims != NULL)
+		claims_close(worker->claims);
+	if (worker->redis != NULL)
+		redis_close(worker->redis);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
 	uv_close((uv_handle_t *)&worker->on_term, NULL);
 	uv_close((uv_handle_t *)&worker->on_int, NULL);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
+	if (worker->service.sessions != NULL)
+		sessions_close(worker->service.sessions);
+	if (worker->limiter != NULL)
+		limiter_close(worker->limiter);
 	if (worker->coze != NULL)
 		coze_close(worker->coze);
 	if (uv_loop_close(&worker->loop) != 0)

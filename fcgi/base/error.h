@@ -21,7 +21,10 @@ enum err {
 	ERR_MEDIA_TYPE,       /* 415 */
 	ERR_NOMEM,            /* 503 */
 	ERR_STORE,            /* 503: Redis cannot be reached or answered nonsense */
-	ERR_DRAINING,         /* 503: the worker is going away */
+	ERR_SESSION_BUSY,     /* 409: the session's earlier messages took too long */
+	ERR_RATE,             /* 503: too many wait for a slot at Coze */
+	ERR_TOO_MANY,         /* 503: the worker has its hands full */
+	ERR_CIRCUIT,          /* 503: Coze is down, and not asked until it may be up again */
 	ERR_COZE_CONFIG,      /* 500: Coze refuses us: token, bot or permission */
 	ERR_COZE_REFUSED,     /* 400: Coze refuses this message or this conversation */
 	ERR_COZE_BUSY,        /* 503: Coze is overloaded, over quota, or failed inside */

@@ -366,7 +366,6 @@ static enum err begin_turn(struct exchange *exchange, const struct chat_fields *
 		.limit_name = streams ? "STREAM_TIMEOUT_SECONDS" : "CHAT_TIMEOUT_SECONDS",
 		.limit_detail = streams ? "流式聊天失败: timeout" : "同步聊天失败: timeout",
 	};
-	enum err rc;
 
 	copy_id(user_id, &fields->user_id);
 	copy_id(exchange->conversation_id, &fields->conversation_id);
@@ -376,10 +375,8 @@ static enum err begin_turn(struct exchange *exchange, const struct chat_fields *
 			return error_set(why, ERR_NOMEM, NULL, "no random bytes for a session id");
 		snprintf(exchange->session_id, sizeof exchange->session_id, "session_%s", random);
 	}
-	rc = turn_start(&exchange->turn, &exchange->service->turns, &question,
-			streams ? &stream_sink : &whole_sink, exchange);
-	return rc == ERR_OK ? ERR_OK
-			    : error_set(why, rc, NULL, "starting a turn: redis is away or memory short");
+	return turn_start(&exchange->turn, &exchange->service->turns, &question,
+			  streams ? &stream_sink : &whole_sink, exchange, why);
 }
 
 static void chat(struct request *request, struct service *service, bool streams)

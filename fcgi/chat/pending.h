@@ -11,6 +11,7 @@
 
 struct pending {
 	struct request *request; /* NULL once the client has left */
+	void *app;               /* for the handler's own use */
 	char session_id[ID_MAX + 1];
 	char conversation_id[ID_MAX + 1];
 };

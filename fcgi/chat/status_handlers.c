@@ -25,8 +25,10 @@ void root_get(struct request *request, void *app)
 	buf_free(&body);
 }
 
-static void answer_health(struct request *request, bool redis_up)
+/* `degraded` is still 200: sessions and streams work, only new messages are refused until Coze is back. */
+static void answer_health(struct request *request, const struct service *service, bool redis_up)
 {
+	const char *status = breaker_is_open(&service->turns.breaker) ? "degraded" : "healthy";
 	char now[CLOCK_ISO_SIZE];
 	struct buf body;
 
@@ -35,7 +37,7 @@ static void answer_health(struct request *request, bool redis_up)
 	buf_printf(&body,
 		   "{\"status\":\"%s\",\"timestamp\":\"%s\",\"coze_client_status\":\"initialized\",\"redis\":"
 		   "\"%s\"}",
-		   redis_up ? "healthy" : "unhealthy", now, redis_up ? "up" : "down");
+		   redis_up ? status : "unhealthy", now, redis_up ? "up" : "down");
 	response_json(request, redis_up ? 200 : 503, NULL, &body);
 	buf_free(&body);
 }
@@ -46,7 +48,7 @@ static void on_pong(void *arg, const struct error *error)
 	struct request *request = pending_answered(pending);
 
 	if (request != NULL)
-		answer_health(request, error == NULL);
+		answer_health(request, pending->app, error == NULL);
 	free(pending);
 }
 
@@ -56,8 +58,10 @@ void health_get(struct request *request, void *app)
 	struct service *service = app;
 	struct pending *pending = pending_new(request);
 
+	if (pending != NULL)
+		pending->app = app;
 	if (pending == NULL || sessions_ping(service->sessions, on_pong, pending) == ERR_OK)
 		return;
-	answer_health(pending_answered(pending), false);
+	answer_health(pending_answered(pending), service, false);
 	free(pending);
 }

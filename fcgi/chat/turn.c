@@ -1,8 +1,12 @@
 /*
  * turn.c - see turn.h.
  *
- * A turn lives as long as anything of it is under way: an answer from the store may come after the client
- * has left, and after the sink was told the end. `sink` is NULL from then on.
+ *   CLAIMING ─▶ PERMITTING ─▶ ASKING ─▶ ANSWERING ─▶ SAVING ─▶ OVER
+ *                   ▲            │          │          ▲
+ *                   └── PAUSING ◀┴──────────┘          │     (retries: before any text was passed on)
+ *                            any of them ──▶ LEAVING ──┘     (the client has left, or time is up)
+ *
+ * A turn lives as long as anything of it is under way, also after its sink was told the end: `sink` is NULL from then on.
  */
 #include "chat/turn.h"
 
@@ -15,58 +19,69 @@
 #include "coze/code.h"
 #include "coze/coze.h"
 #include "coze/failure.h"
-#include "store/sessions.h"
+#include "store/claims.h"
+#include "store/limiter.h"
+
+#define LEAVE_LIMIT_MS   800 /* how long a session waits for Coze to hear of a cancelled chat */
+#define OCCUPIED_ATTEMPT 2   /* the longest pause while a conversation is occupied is that of this attempt */
 
 enum turn_state {
-	TURN_BEGINNING, /* the store is asked for the session */
-	TURN_ASKING,    /* Coze has the message, but has not accepted it yet */
-	TURN_ANSWERING, /* Coze has accepted it */
-	TURN_SAVING,    /* the answer is over; the store is told */
-	TURN_OVER,      /* final: the sink knows, or has left */
+	TURN_CLAIMING,   /* waiting for the session's earlier messages */
+	TURN_PERMITTING, /* waiting for a slot to start a chat in */
+	TURN_PAUSING,    /* waiting before the next attempt */
+	TURN_ASKING,     /* Coze has the message, but has not accepted it yet */
+	TURN_ANSWERING,  /* Coze has accepted it */
+	TURN_LEAVING,    /* nobody listens any more; Coze is being told */
+	TURN_SAVING,     /* the session is being saved and let go of */
+	TURN_OVER,       /* final */
 	TURN__COUNT
 };
 
-#define TO(state)   (1u << (state))
-#define UPDATES_MAX 2 /* times that an accepted message is told to the store   \ */
+#define TO(state) (1u << (state))
+#define ENDS      (TO(TURN_LEAVING) | TO(TURN_SAVING))
 
 static const unsigned turn_may_go[TURN__COUNT] = {
-	[TURN_BEGINNING] = TO(TURN_ASKING) | TO(TURN_OVER),
-	[TURN_ASKING] = TO(TURN_ASKING) | TO(TURN_ANSWERING) | TO(TURN_OVER),
-	[TURN_ANSWERING] = TO(TURN_SAVING) | TO(TURN_OVER),
+	[TURN_CLAIMING] = TO(TURN_PERMITTING) | ENDS,
+	[TURN_PERMITTING] = TO(TURN_ASKING) | ENDS,
+	[TURN_PAUSING] = TO(TURN_PERMITTING) | ENDS,
+	[TURN_ASKING] = TO(TURN_ASKING) | TO(TURN_PAUSING) | TO(TURN_ANSWERING) | ENDS,
+	[TURN_ANSWERING] = TO(TURN_PAUSING) | ENDS,
+	[TURN_LEAVING] = TO(TURN_SAVING),
 	[TURN_SAVING] = TO(TURN_OVER),
 };
-
-/* Whether the store knows that Coze accepted the message, and in which conversation. */
-enum record { RECORD_NOT_DUE, RECORD_DUE, RECORD_SENT, RECORD_SAVED };
 
 struct turn {
 	struct turn_context *context;
 	enum turn_state state;
 	const struct turn_sink *sink; /* NULL once told or cancelled */
 	void *arg;
-	uv_timer_t deadline;
+	uv_timer_t deadline; /* of the turn; LEAVING: of that */
+	uv_timer_t pause;    /* PERMITTING: until the slot; PAUSING */
+	unsigned open_handles;
+	uint64_t ends_ms;       /* loop time of the deadline */
+	struct claim *claim;    /* NULL once ended */
 	struct coze_chat *chat; /* NULL unless one runs */
-	unsigned in_store;      /* calls to the store that have not answered */
-	enum record record;
-	unsigned updates;        /* sent to the store so far */
+	unsigned pending;       /* callbacks that will still come: of the limiter, of cancelling, of saving */
+	unsigned attempts;      /* chats begun */
+	unsigned retries;       /* of them, those that the retry limit counts */
+	unsigned occupied;      /* how often the conversation was occupied */
+	bool probing;           /* this attempt finds out whether Coze is up again */
+	bool accepted;          /* by Coze, in any attempt: the sink and the claim know */
+	bool delivered;         /* text was passed on: no retry any more */
 	bool conversation_given; /* by the client, not remembered by the session */
 	bool dropped;            /* a conversation that Coze did not know was given up: only once */
 	bool has_error;
-	char session_id[ID_MAX + 1];
-	char user_id[ID_MAX + 1];         /* "" when the client named none */
+	char user_id[ID_MAX + 1];         /* for Coze */
 	char conversation_id[ID_MAX + 1]; /* to go on with, "" for a new one */
-	char bound[ID_MAX + 1];           /* what the session is bound to in the store */
-	char owner[ID_MAX + 1];
-	char epoch[SESSION_EPOCH_SIZE];
-	char *message; /* until Coze has accepted it */
+	char *message;
 	size_t message_len;
 	const char *limit_name, *limit_detail;
 	struct coze_ids ids;
 	struct error error;
 };
 
-static enum err ask(struct turn *turn);
-static void save(struct turn *turn);
+static void permit(struct turn *turn);
+static void ask(struct turn *turn);
 
 /* The only place that assigns turn->state. */
 static void turn_go(struct turn *turn, enum turn_state next)
@@ -77,51 +92,112 @@ static void turn_go(struct turn *turn, enum turn_state next)
 
 /* ---- ends ---- */
 
-static void on_deadline_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
 	struct turn *turn = handle->data;
-	struct turn_context *context = turn->context;
 
+	if (--turn->open_handles > 0)
+		return;
+	turn->context->running--;
 	free(turn->message);
 	free(turn);
-	if (--context->running == 0 && context->on_none != NULL)
-		context->on_none(context->none_arg);
 }
 
 static void free_if_done(struct turn *turn)
 {
-	if (turn->state == TURN_OVER && turn->in_store == 0 && !uv_is_closing((uv_handle_t *)&turn->deadline))
-		uv_close((uv_handle_t *)&turn->deadline, on_deadline_closed);
+	if (turn->state != TURN_OVER || turn->pending > 0)
+		return;
+	uv_close((uv_handle_t *)&turn->deadline, on_handle_closed);
+	uv_close((uv_handle_t *)&turn->pause, on_handle_closed);
 }
 
 /* Tells the sink the end, if it is still there. */
-static void finish(struct turn *turn)
+static void tell(struct turn *turn)
 {
 	const struct turn_sink *sink = turn->sink;
 
-	turn_go(turn, TURN_OVER);
-	uv_timer_stop(&turn->deadline);
 	turn->sink = NULL;
 	if (sink != NULL)
 		sink->on_done(turn->arg, &turn->ids, turn->has_error ? &turn->error : NULL);
+}
+
+static void note_error(struct turn *turn, const struct error *error)
+{
+	turn->has_error = true;
+	turn->error = *error;
+	if (error->code == ERR_TIMEOUT)
+		snprintf(turn->error.detail, sizeof turn->error.detail, "%s", turn->limit_detail);
+}
+
+/* The session was let go of (or Redis is away, and the claim goes on trying): only now may the client send its next. */
+static void on_saved(void *arg, const struct error *error)
+{
+	struct turn *turn = arg;
+
+	if (error != NULL)
+		log_event(LOG_LEVEL_WARN, "unsaved", LOG_TEXT("conversation", turn->ids.conversation_id),
+			  LOG_TEXT("cause", error->cause));
+	turn->pending--;
+	turn_go(turn, TURN_OVER);
+	tell(turn);
 	free_if_done(turn);
+}
+
+static void save(struct turn *turn)
+{
+	struct claim *claim = turn->claim;
+
+	turn_go(turn, TURN_SAVING);
+	uv_timer_stop(&turn->deadline);
+	uv_timer_stop(&turn->pause);
+	turn->claim = NULL;
+	turn->pending++;
+	claim_end(claim, on_saved, turn);
 }
 
 static void end_with(struct turn *turn, const struct error *error)
 {
-	if (error != NULL) {
-		turn->has_error = true;
-		turn->error = *error;
-		if (error->code == ERR_TIMEOUT)
-			snprintf(turn->error.detail, sizeof turn->error.detail, "%s", turn->limit_detail);
-	}
-	if (turn->state != TURN_ANSWERING) {
-		finish(turn);
+	if (error != NULL)
+		note_error(turn, error);
+	save(turn);
+}
+
+static void on_gone(void *arg)
+{
+	struct turn *turn = arg;
+
+	turn->pending--;
+	if (turn->state == TURN_LEAVING)
+		save(turn);
+	free_if_done(turn);
+}
+
+static void on_leave_limit(uv_timer_t *timer)
+{
+	save(timer->data);
+}
+
+/*
+ * Nobody wants the answer any more. The session is let go of when Coze has heard of it, so that the next message does not
+ * find the conversation occupied; but it does not wait long for that.
+ */
+static void leave(struct turn *turn)
+{
+	struct coze_chat *chat = turn->chat;
+
+	uv_timer_stop(&turn->pause);
+	if (turn->probing)
+		breaker_unknown(&turn->context->breaker);
+	turn->probing = false;
+	turn_go(turn, TURN_LEAVING);
+	if (chat == NULL) {
+		save(turn);
 		return;
 	}
-	turn_go(turn, TURN_SAVING);
-	uv_timer_stop(&turn->deadline);
-	save(turn);
+	turn->chat = NULL;
+	turn->pending++;
+	uv_timer_start(&turn->deadline, on_leave_limit, LEAVE_LIMIT_MS, 0);
+	coze_chat_cancel(chat, on_gone, turn);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -130,65 +206,31 @@ static void on_deadline(uv_timer_t *timer)
 	struct error error;
 
 	error_set(&error, ERR_TIMEOUT, NULL, "while %s: %s passed", turn_doing(turn), turn->limit_name);
-	if (turn->chat != NULL)
-		coze_chat_cancel(turn->chat, NULL, NULL);
-	turn->chat = NULL;
-	end_with(turn, &error);
-}
-
-/* ---- saving ---- */
-
-static void on_updated(void *arg, const struct error *error)
-{
-	struct turn *turn = arg;
-
-	turn->in_store--;
-	turn->record = error == NULL ? RECORD_SAVED : RECORD_DUE;
-	if (turn->state == TURN_SAVING)
-		save(turn);
-	free_if_done(turn);
-}
-
-/* Tells the store that the message was accepted, and in which conversation. */
-static void send_update(struct turn *turn)
-{
-	const char *conversation_id =
-	    strcmp(turn->ids.conversation_id, turn->bound) == 0 ? "" : turn->ids.conversation_id;
-
-	turn->updates++;
-	if (session_update(turn->context->sessions, turn->session_id, turn->epoch, conversation_id, 1,
-			   on_updated, turn) != ERR_OK)
-		return;
-	turn->record = RECORD_SENT;
-	turn->in_store++;
-}
-
-static void save(struct turn *turn)
-{
-	while (turn->record == RECORD_DUE && turn->updates < UPDATES_MAX)
-		send_update(turn);
-	if (turn->record == RECORD_SENT)
-		return; /* on_updated() goes on */
-	if (turn->record == RECORD_DUE)
-		log_event(LOG_LEVEL_WARN, "unsaved", LOG_TEXT("session", turn->session_id),
-			  LOG_TEXT("conversation", turn->ids.conversation_id));
-	finish(turn);
+	note_error(turn, &error);
+	tell(turn);
+	leave(turn);
 }
 
 /* ---- Coze ---- */
+
+static uint64_t now_ms(const struct turn *turn)
+{
+	return uv_now(turn->context->loop);
+}
 
 static enum err on_accepted(void *arg, const struct coze_ids *ids)
 {
 	struct turn *turn = arg;
 
 	turn_go(turn, TURN_ANSWERING);
+	turn->probing = false;
+	breaker_succeeded(&turn->context->breaker);
 	turn->ids = *ids;
-	turn->record = RECORD_DUE;
-	free(turn->message);
-	turn->message = NULL;
-	/* A new conversation is bound at once: the session's next message may come before this turn's end. */
-	if (strcmp(ids->conversation_id, turn->bound) != 0)
-		send_update(turn);
+	if (turn->accepted)
+		return ERR_OK; /* an attempt before this one was accepted, and failed without a word */
+	turn->accepted = true;
+	/* Bound at once, not only at the end: a worker may die in between. */
+	claim_accepted(turn->claim, ids->conversation_id);
 	return turn->sink->on_accepted(turn->arg, ids);
 }
 
@@ -196,20 +238,84 @@ static enum err on_text(void *arg, const char *text, size_t len)
 {
 	struct turn *turn = arg;
 
+	turn->delivered = true;
 	return turn->sink->on_text(turn->arg, text, len);
+}
+
+/* What the attempt says of Coze as a whole. */
+static void tell_breaker(struct turn *turn, const struct failure *failure)
+{
+	struct breaker *breaker = &turn->context->breaker;
+
+	if (failure != NULL && (failure->traits & CODE_DOWN))
+		breaker_failed(breaker, turn->probing, now_ms(turn));
+	else
+		breaker_succeeded(breaker);
+	turn->probing = false;
+}
+
+static double random_share(void)
+{
+	return (double)random() / (double)RAND_MAX;
+}
+
+/* How long to pause before another attempt, or 0 when there should be none. */
+static uint64_t pause_before_retry(struct turn *turn, const struct failure *failure)
+{
+	struct turn_context *context = turn->context;
+	uint64_t pause = 0;
+
+	if (turn->delivered)
+		return 0;
+	if (failure->traits & CODE_OCCUPIED) {
+		/* The conversation gets free when the chat in it ends: that costs Coze nothing, so only the deadline limits. */
+		unsigned attempt = turn->occupied < OCCUPIED_ATTEMPT ? ++turn->occupied : OCCUPIED_ATTEMPT;
+
+		pause = retry_pause_ms(attempt, failure->error.retry_after_s, random_share());
+	} else if ((failure->traits & CODE_RETRY) && turn->retries < context->max_retries &&
+		   !breaker_refuses(&context->breaker, now_ms(turn))) {
+		pause = retry_pause_ms(turn->retries + 1, failure->error.retry_after_s, random_share());
+	}
+	if (pause == 0 || now_ms(turn) + pause >= turn->ends_ms)
+		return 0;
+	if ((failure->traits & CODE_RETRY) && !retry_budget_spend(&context->budget, now_ms(turn)))
+		return 0;
+	return pause;
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	permit(timer->data);
+}
+
+static bool retry(struct turn *turn, const struct failure *failure)
+{
+	uint64_t pause = pause_before_retry(turn, failure);
+
+	if (pause == 0)
+		return false;
+	if (failure->traits & CODE_RETRY)
+		turn->retries++;
+	log_event(LOG_LEVEL_WARN, "retry", LOG_NUMBER("attempt", turn->attempts),
+		  LOG_NUMBER("pause_ms", pause), LOG_TEXT("cause", failure->error.cause),
+		  LOG_TEXT("logid", turn->ids.logid));
+	turn_go(turn, TURN_PAUSING);
+	uv_timer_start(&turn->pause, on_pause_over, pause, 0);
+	return true;
 }
 
 /* The session remembered a conversation that Coze does not know (any more): go on with a new one, once. */
 static bool ask_anew(struct turn *turn, const struct failure *failure)
 {
-	if (!(failure->traits & CODE_DROP_CONVERSATION) || turn->state != TURN_ASKING ||
-	    turn->conversation_given || turn->dropped)
+	if (!(failure->traits & CODE_DROP_CONVERSATION) || turn->accepted || turn->conversation_given ||
+	    turn->dropped)
 		return false;
-	log_event(LOG_LEVEL_WARN, "conversation_dropped", LOG_TEXT("session", turn->session_id),
-		  LOG_TEXT("conversation", turn->conversation_id));
+	log_event(LOG_LEVEL_WARN, "conversation_dropped", LOG_TEXT("conversation", turn->conversation_id));
 	turn->dropped = true;
 	turn->conversation_id[0] = '\0';
-	return ask(turn) == ERR_OK;
+	turn_go(turn, TURN_PAUSING);
+	permit(turn);
+	return true;
 }
 
 static void on_chat_done(void *arg, const struct coze_ids *ids, const struct failure *failure)
@@ -219,11 +325,12 @@ static void on_chat_done(void *arg, const struct coze_ids *ids, const struct fai
 
 	turn->chat = NULL;
 	turn->ids = *ids;
+	tell_breaker(turn, failure);
 	if (failure == NULL) {
 		end_with(turn, NULL);
 		return;
 	}
-	if (ask_anew(turn, failure))
+	if (ask_anew(turn, failure) || retry(turn, failure))
 		return;
 	error = failure->error;
 	if ((failure->traits & CODE_DROP_CONVERSATION) && turn->conversation_given)
@@ -233,66 +340,133 @@ static void on_chat_done(void *arg, const struct coze_ids *ids, const struct fai
 
 static const struct coze_chat_ops chat_ops = { on_accepted, on_text, on_chat_done };
 
-static const char *first_of(const char *a, const char *b, const char *c)
+static void circuit_error(const struct turn_context *context, struct error *error)
 {
-	if (a[0] != '\0')
-		return a;
-	return b[0] != '\0' ? b : c;
+	uint64_t wait_ms = breaker_wait_ms(&context->breaker, uv_now(context->loop));
+
+	error_set(error, ERR_CIRCUIT, NULL, "coze is down: the circuit is open for %llu ms more",
+		  (unsigned long long)wait_ms);
+	error->retry_after_s = (unsigned)(wait_ms / 1000) + 1;
 }
 
-static enum err ask(struct turn *turn)
+static void ask(struct turn *turn)
 {
+	struct turn_context *context = turn->context;
 	const struct coze_question question = {
-		.user_id = first_of(turn->user_id, turn->owner, turn->context->default_user_id),
+		.user_id = turn->user_id,
 		.conversation_id = turn->conversation_id,
 		.text = turn->message,
 		.text_len = turn->message_len,
-		.stream = !turn->context->poll,
+		.stream = !context->poll,
 	};
+	enum breaker_verdict verdict = breaker_ask(&context->breaker, now_ms(turn));
+	struct error error;
 
-	return coze_chat_start(&turn->chat, turn->context->coze, &question, &chat_ops, turn);
+	if (verdict == BREAKER_REFUSE) {
+		circuit_error(context, &error);
+		end_with(turn, &error);
+		return;
+	}
+	turn->probing = verdict == BREAKER_PROBE;
+	if (turn->attempts++ == 0)
+		retry_budget_earn(&context->budget, now_ms(turn));
+	turn_go(turn, TURN_ASKING);
+	if (coze_chat_start(&turn->chat, context->coze, &question, &chat_ops, turn) == ERR_OK)
+		return;
+	if (turn->probing)
+		breaker_unknown(&context->breaker);
+	turn->probing = false;
+	error_set(&error, ERR_NOMEM, NULL, "memory for a chat");
+	end_with(turn, &error);
 }
 
-/* ---- beginning ---- */
+/* ---- the slot ---- */
 
-static void on_begun(void *arg, const struct error *error, const struct session_grant *grant)
+static void on_slot_time(uv_timer_t *timer)
+{
+	ask(timer->data);
+}
+
+static void on_slot(void *arg, const struct error *error, uint64_t wait_ms)
 {
 	struct turn *turn = arg;
-	struct error why;
 
-	turn->in_store--;
-	if (turn->state == TURN_OVER) { /* the client has left, or time is up */
+	turn->pending--;
+	if (turn->state != TURN_PERMITTING) { /* the client has left, or time is up */
 		free_if_done(turn);
 		return;
 	}
+	if (error != NULL)
+		end_with(turn, error);
+	else if (wait_ms > 0)
+		uv_timer_start(&turn->pause, on_slot_time, wait_ms, 0);
+	else
+		ask(turn);
+}
+
+static void permit(struct turn *turn)
+{
+	struct error error;
+	enum err rc;
+
+	turn_go(turn, TURN_PERMITTING);
+	if (!limiter_limits(turn->context->limiter)) {
+		ask(turn);
+		return;
+	}
+	rc = limiter_admit(turn->context->limiter, on_slot, turn);
+	if (rc != ERR_OK) {
+		error_set(&error, rc, NULL, "asking for a slot: redis is away or memory short");
+		end_with(turn, &error);
+		return;
+	}
+	turn->pending++;
+}
+
+/* ---- the session ---- */
+
+static void on_granted(void *arg, const struct error *error, const struct claim_grant *grant)
+{
+	struct turn *turn = arg;
+
 	if (error != NULL) {
 		end_with(turn, error);
 		return;
 	}
-	snprintf(turn->bound, sizeof turn->bound, "%s", grant->conversation_id);
-	snprintf(turn->owner, sizeof turn->owner, "%s", grant->owner);
-	snprintf(turn->epoch, sizeof turn->epoch, "%s", grant->epoch);
 	if (!turn->conversation_given)
-		snprintf(turn->conversation_id, sizeof turn->conversation_id, "%s", turn->bound);
-	turn_go(turn, TURN_ASKING);
-	if (ask(turn) != ERR_OK) {
-		error_set(&why, ERR_NOMEM, NULL, "memory for a chat");
-		end_with(turn, &why);
+		snprintf(turn->conversation_id, sizeof turn->conversation_id, "%s", grant->conversation_id);
+	if (turn->user_id[0] == '\0')
+		snprintf(turn->user_id, sizeof turn->user_id, "%s",
+			 grant->owner[0] != '\0' ? grant->owner : turn->context->default_user_id);
+	permit(turn);
+}
+
+static enum err check_room(const struct turn_context *context, struct error *why)
+{
+	if (context->running >= context->max_running)
+		return error_set(why, ERR_TOO_MANY, NULL, "%zu turns are running", context->running);
+	if (breaker_refuses(&context->breaker, uv_now(context->loop))) {
+		circuit_error(context, why);
+		return ERR_CIRCUIT;
 	}
+	return ERR_OK;
 }
 
 enum err turn_start(struct turn **out, struct turn_context *context, const struct turn_question *question,
-		    const struct turn_sink *sink, void *arg)
+		    const struct turn_sink *sink, void *arg, struct error *why)
 {
-	struct turn *turn = calloc(1, sizeof *turn);
-	enum err rc = ERR_NOMEM;
+	enum err rc = check_room(context, why);
+	struct turn *turn;
 
 	*out = NULL;
+	if (rc != ERR_OK)
+		return rc;
+	turn = calloc(1, sizeof *turn);
 	if (turn != NULL)
 		turn->message = malloc(question->message_len + 1);
 	if (turn == NULL || turn->message == NULL) {
 		free(turn);
-		return rc;
+		return error_set(why, ERR_NOMEM, NULL, "memory for a turn");
 	}
 	memcpy(turn->message, question->message, question->message_len);
 	turn->message_len = question->message_len;
@@ -302,18 +476,20 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 	turn->limit_name = question->limit_name;
 	turn->limit_detail = question->limit_detail;
 	turn->conversation_given = question->conversation_id[0] != '\0';
-	snprintf(turn->session_id, sizeof turn->session_id, "%s", question->session_id);
 	snprintf(turn->user_id, sizeof turn->user_id, "%s", question->user_id);
 	snprintf(turn->conversation_id, sizeof turn->conversation_id, "%s", question->conversation_id);
-	rc = session_begin(context->sessions, turn->session_id, turn->user_id, on_begun, turn);
+	rc = claim_start(&turn->claim, context->claims, question->session_id, question->user_id, on_granted,
+			 turn);
 	if (rc != ERR_OK) {
 		free(turn->message);
 		free(turn);
-		return rc;
+		return error_set(why, rc, NULL, "claiming the session: redis is away or memory short");
 	}
-	turn->in_store = 1;
 	uv_timer_init(context->loop, &turn->deadline);
-	turn->deadline.data = turn;
+	uv_timer_init(context->loop, &turn->pause);
+	turn->open_handles = 2;
+	turn->deadline.data = turn->pause.data = turn;
+	turn->ends_ms = uv_now(context->loop) + question->limit_ms;
 	uv_timer_start(&turn->deadline, on_deadline, question->limit_ms, 0);
 	context->running++;
 	*out = turn;
@@ -325,13 +501,8 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 void turn_cancel(struct turn *turn)
 {
 	turn->sink = NULL;
-	uv_timer_stop(&turn->deadline);
-	if (turn->state == TURN_SAVING)
-		return; /* ends by itself */
-	if (turn->chat != NULL)
-		coze_chat_cancel(turn->chat, NULL, NULL);
-	turn->chat = NULL;
-	end_with(turn, NULL);
+	if (turn->state != TURN_SAVING)
+		leave(turn);
 }
 
 void turn_pause(struct turn *turn)
@@ -349,11 +520,22 @@ void turn_resume(struct turn *turn)
 const char *turn_doing(const struct turn *turn)
 {
 	switch (turn->state) {
-	case TURN_BEGINNING:
-		return "waiting for redis";
+	case TURN_CLAIMING:
+		return "waiting for the session";
+	case TURN_PERMITTING:
+		return "waiting for a slot";
+	case TURN_PAUSING:
+		return "pausing before a retry";
+	case TURN_LEAVING:
+		return "cancelling at coze";
 	case TURN_SAVING:
 		return "saving to redis";
 	default:
 		return turn->chat != NULL ? coze_chat_doing(turn->chat) : "ending";
 	}
+}
+
+unsigned turn_retries(const struct turn *turn)
+{
+	return turn->attempts > 0 ? turn->attempts - 1 : 0;
 }

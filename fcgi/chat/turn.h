@@ -1,9 +1,9 @@
 /*
  * turn.h - one message of a session and its answer.
  *
- * Owns: the order of steps from the accepted request to the saved session, the turn's deadline, and its one end. Knows
- * neither FastCGI nor libcurl nor Redis commands: it asks the session store what to go on from, gives the message to a
- * chat at Coze, passes the answer to its sink, and tells the store what came of it.
+ * Owns: the order of steps from the accepted request to the saved session, the turn's deadline, its retries, and its one
+ * end. Knows neither FastCGI nor libcurl nor Redis commands: it claims the session, asks the limiter for a slot, gives
+ * the message to a chat at Coze, passes the answer to its sink, and lets the claim save what came of it.
  */
 #ifndef CHAT_TURN_H
 #define CHAT_TURN_H
@@ -15,22 +15,28 @@
 
 #include "base/error.h"
 #include "base/id.h"
+#include "coze/breaker.h"
+#include "coze/retry.h"
 
+struct claims;
 struct coze;
 struct coze_ids;
-struct sessions;
+struct limiter;
 struct turn;
 
-/* What all turns of a worker share; lent, and outlives them. */
+/* What all turns of a worker share. The pointers are lent and outlive them. */
 struct turn_context {
 	uv_loop_t *loop;
 	struct coze *coze;
-	struct sessions *sessions;
+	struct claims *claims;
+	struct limiter *limiter;
 	const char *default_user_id;
-	bool poll;                  /* ask Coze by polling instead of a stream */
-	size_t running;             /* turns that have not been freed */
-	void (*on_none)(void *arg); /* NULL, or called when `running` becomes 0 */
-	void *none_arg;
+	bool poll;            /* ask Coze by polling instead of a stream */
+	unsigned max_retries; /* of one turn */
+	size_t max_running;   /* turns beyond it are refused */
+	size_t running;       /* turns that have not been freed */
+	struct breaker breaker;
+	struct retry_budget budget;
 };
 
 struct turn_question {
@@ -55,9 +61,12 @@ struct turn_sink {
 	void (*on_done)(void *arg, const struct coze_ids *ids, const struct error *error);
 };
 
-/* Begins a turn. ERR_OK: callbacks come later, never from within. Else none comes, and *out is NULL. */
+/*
+ * Begins a turn. ERR_OK: callbacks come later, never from within. Else none comes, *out is NULL and `why` is filled:
+ * ERR_TOO_MANY, ERR_CIRCUIT, ERR_STORE, ERR_NOMEM.
+ */
 enum err turn_start(struct turn **out, struct turn_context *context, const struct turn_question *question,
-		    const struct turn_sink *sink, void *arg);
+		    const struct turn_sink *sink, void *arg, struct error *why);
 
 /* The client has left: no callback follows; what runs at Coze is cancelled, what must be saved still is. */
 void turn_cancel(struct turn *turn);
@@ -68,5 +77,8 @@ void turn_resume(struct turn *turn);
 
 /* What the turn is waiting for: a constant English text, for the log. */
 const char *turn_doing(const struct turn *turn);
+
+/* How often the message was given to Coze again. */
+unsigned turn_retries(const struct turn *turn);
 
 #endif

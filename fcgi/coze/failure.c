@@ -39,6 +39,8 @@ void failure_of_status(struct failure *failure, long status, int64_t number)
 	enum err err = known ? code->err : code_of_status(status);
 
 	failure->traits = known ? code->traits : err == ERR_COZE_BUSY ? CODE_RETRY : 0;
+	if (status >= 500)
+		failure->traits |= CODE_DOWN;
 	error_set(&failure->error, err, NULL, "Coze answered HTTP %ld, code %lld", status, (long long)number);
 	error_detail(&failure->error, "Coze API请求失败: %ld %s", status, code_status_reason(status));
 }
@@ -51,9 +53,11 @@ void failure_of_call(struct failure *failure, enum call_end end, const char *doi
 		const char *cause;
 	} ends[] = {
 		[CALL_OK] = { ERR_COZE_UNREACHABLE, 0, "ended before its own end" },
-		[CALL_NOT_SENT] = { ERR_COZE_UNREACHABLE, CODE_RETRY, "no connection" },
-		[CALL_CONNECT_TIMEOUT] = { ERR_TIMEOUT, CODE_RETRY, "COZE_CONNECT_TIMEOUT_SECONDS passed" },
-		[CALL_FIRST_BYTE_TIMEOUT] = { ERR_TIMEOUT, 0, "COZE_FIRST_BYTE_TIMEOUT_SECONDS passed" },
+		[CALL_NOT_SENT] = { ERR_COZE_UNREACHABLE, CODE_RETRY | CODE_DOWN, "no connection" },
+		[CALL_CONNECT_TIMEOUT] = { ERR_TIMEOUT, CODE_RETRY | CODE_DOWN,
+					   "COZE_CONNECT_TIMEOUT_SECONDS passed" },
+		[CALL_FIRST_BYTE_TIMEOUT] = { ERR_TIMEOUT, CODE_DOWN,
+					      "COZE_FIRST_BYTE_TIMEOUT_SECONDS passed" },
 		[CALL_IDLE_TIMEOUT] = { ERR_TIMEOUT, 0, "COZE_IDLE_TIMEOUT_SECONDS passed without a byte" },
 		[CALL_CUT] = { ERR_COZE_UNREACHABLE, 0, "the connection broke" },
 		[CALL_STOPPED] = { ERR_COZE_UNREACHABLE, 0, "stopped" },

@@ -459,7 +459,7 @@ static bool join_url(struct call *call, const char *path)
 enum err call_start(struct call **out, struct transport *transport, const struct call_spec *spec,
 		    const struct call_ops *ops, void *arg)
 {
-	struct call *call = calloc(1, sizeof *call);
+	struct call *call = transport->closed ? NULL : calloc(1, sizeof *call);
 
 	if (call == NULL)
 		return ERR_NOMEM;
@@ -628,13 +628,27 @@ static void on_transport_timer_closed(uv_handle_t *handle)
 	free_transport_if_done(transport);
 }
 
+/* Ends a call from outside of libcurl, as if its connection had broken. */
+static void cut(struct call *call)
+{
+	const struct call_ops *ops = call->ops;
+	void *arg = call->arg;
+	bool heard = call->state == CALL_STARTING || call->state == CALL_RUNNING;
+
+	release(call);
+	if (heard) {
+		call->transport->active--;
+		ops->on_done(arg, CALL_CUT, "the worker stops");
+	}
+}
+
 void transport_close(struct transport *transport)
 {
-	while (transport->starting.first != NULL)
-		call_cancel(transport->starting.first);
-	while (transport->running.first != NULL)
-		release(transport->running.first);
 	transport->closed = true;
+	while (transport->starting.first != NULL)
+		cut(transport->starting.first);
+	while (transport->running.first != NULL)
+		cut(transport->running.first);
 	while (transport->idle_count > 0)
 		curl_easy_cleanup(transport->idle[--transport->idle_count]);
 	curl_multi_cleanup(transport->multi);

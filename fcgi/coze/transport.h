@@ -64,7 +64,7 @@ struct transport_options {
 enum err transport_open(struct transport **out, uv_loop_t *loop, const struct transport_options *options,
 			struct error *why);
 
-/* Cancels every call without telling, and frees. */
+/* Ends every call with CALL_CUT and frees. Calls that are started from within fail with ERR_NOMEM. */
 void transport_close(struct transport *transport);
 
 /* Calls under way, drained ones left out. */

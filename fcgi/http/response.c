@@ -123,16 +123,28 @@ void response_method_error(struct request *request, const struct error *error, c
 	answer_error(request, error, headers);
 }
 
+/*
+ * nginx sends a header on at once only when nothing lies behind it in its buffer; even the padding of a FastCGI record
+ * (to a multiple of 8 bytes) makes it wait for the first chunk instead. So the header is made a multiple of 8: blanks
+ * at the end of a value mean nothing (RFC 9110, section 5.5).
+ */
+static void pad_header(struct buf *head)
+{
+	while ((buf_size(head) + 4) % 8 != 0 && !head->failed)
+		buf_append_char(head, ' ');
+	buf_append_str(head, "\r\n\r\n");
+}
+
 enum err response_stream_open(struct request *request, const char *session_id)
 {
 	struct buf head;
 	enum err rc = ERR_NOMEM;
 
 	buf_init(&head, 4096);
-	buf_append_str(&head, "Status: 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-			      "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+	buf_append_str(&head, "Status: 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n");
 	session_header(&head, session_id);
-	buf_append_str(&head, "\r\n");
+	buf_append_str(&head, "X-Accel-Buffering: no\r\nCache-Control: no-cache");
+	pad_header(&head);
 	if (!head.failed)
 		rc = fcgi_write(request->fcgi, buf_bytes(&head), buf_size(&head));
 	buf_free(&head);

@@ -48,7 +48,7 @@ struct redis {
 	bool resolving;
 	bool closed;
 	bool told_down; /* the log knows */
-	char why[200];  /* of the last failure */
+	uint64_t refusal_logged_ms;
 };
 
 /* A command on its way, with a copy of a script's arguments, for when it has to be sent once more. */
@@ -60,7 +60,8 @@ struct command {
 	uint64_t sent_ms;
 	size_t script; /* SIZE_MAX: no script */
 	size_t count;
-	struct redis_arg args[]; /* key and arguments of a script */
+	char key_count[4];       /* in digits */
+	struct redis_arg args[]; /* keys and arguments of a script */
 };
 
 static void connect_now(struct redis *redis);
@@ -171,8 +172,8 @@ static bool send_source(struct command *command)
 {
 	struct redis *redis = command->redis;
 	const struct redis_script *script = &redis->options.scripts[command->script];
-	const char *argv[ARGS_MAX + 4] = { "EVAL", script->source, "1" };
-	size_t lens[ARGS_MAX + 4] = { 4, strlen(script->source), 1 };
+	const char *argv[ARGS_MAX + 3] = { "EVAL", script->source, command->key_count };
+	size_t lens[ARGS_MAX + 3] = { 4, strlen(script->source), strlen(command->key_count) };
 
 	for (size_t i = 0; i < command->count; i++) {
 		argv[3 + i] = command->args[i].bytes;
@@ -183,6 +184,17 @@ static bool send_source(struct command *command)
 		return false;
 	enqueue(command);
 	return true;
+}
+
+/* READONLY, OOM and the like come once per command: a line a second says enough. */
+static void log_refusal(struct redis *redis, const char *why)
+{
+	uint64_t now = uv_now(redis->loop);
+
+	if (redis->refusal_logged_ms != 0 && now - redis->refusal_logged_ms < 1000)
+		return;
+	redis->refusal_logged_ms = now;
+	log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("error", why));
 }
 
 static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
@@ -197,7 +209,7 @@ static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
 		if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 &&
 		    send_source(command))
 			return;
-		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("error", reply->str));
+		log_refusal(command->redis, reply->str);
 	}
 	command->fn(command->arg, good ? ERR_OK : ERR_STORE, good ? (const struct redis_reply *)reply : NULL);
 	free(command);
@@ -253,27 +265,40 @@ enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t
 	return send_command(redis, command_new(redis, NULL, 0, SIZE_MAX, fn, arg), argv, lens, count);
 }
 
-enum err redis_eval(struct redis *redis, size_t script, struct redis_arg key, const struct redis_arg *args,
+enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *args, size_t key_count,
 		    size_t count, redis_reply_fn fn, void *arg)
 {
-	const char *argv[ARGS_MAX + 4] = { "EVALSHA", redis->sha[script], "1" };
-	size_t lens[ARGS_MAX + 4] = { 7, 40, 1 };
-	struct redis_arg all[ARGS_MAX];
+	const char *argv[ARGS_MAX + 3] = { "EVALSHA", redis->sha[script] };
+	size_t lens[ARGS_MAX + 3] = { 7, 40 };
+	struct command *command;
 
-	if (redis->state != REDIS_READY || count + 1 > ARGS_MAX)
+	if (redis->state != REDIS_READY || count > ARGS_MAX)
 		return ERR_STORE;
-	all[0] = key;
-	for (size_t i = 0; i < count; i++)
-		all[i + 1] = args[i];
-	for (size_t i = 0; i <= count; i++) {
-		argv[3 + i] = all[i].bytes;
-		lens[3 + i] = all[i].len;
+	command = command_new(redis, args, count, script, fn, arg);
+	if (command == NULL)
+		return ERR_NOMEM;
+	snprintf(command->key_count, sizeof command->key_count, "%zu", key_count);
+	argv[2] = command->key_count;
+	lens[2] = strlen(command->key_count);
+	for (size_t i = 0; i < count; i++) {
+		argv[3 + i] = args[i].bytes;
+		lens[3 + i] = args[i].len;
 	}
-	return send_command(redis, command_new(redis, all, count + 1, script, fn, arg), argv, lens,
-			    count + 4);
+	return send_command(redis, command, argv, lens, count + 3);
 }
 
 /* ---- coming up ---- */
+
+static void come_up(struct redis *redis)
+{
+	redis->state = REDIS_READY;
+	redis->backoff_ms = BACKOFF_MIN_MS;
+	uv_timer_stop(&redis->limit);
+	if (redis->told_down || redis->options.channel == NULL)
+		log_event(LOG_LEVEL_INFO, "redis", LOG_TEXT("state", "up"),
+			  LOG_TEXT("channel", redis->options.channel));
+	redis->told_down = false;
+}
 
 static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
 {
@@ -281,25 +306,36 @@ static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
 	redisReply *reply = reply_arg;
 	char *sha = arg;
 
-	if (redis->context != context)
-		return; /* going down already */
-	if (reply == NULL) {
-		snprintf(redis->why, sizeof redis->why, "%.150s", context->errstr);
-		return; /* on_disconnect follows */
-	}
+	if (redis->context != context || reply == NULL)
+		return; /* going down; on_disconnect() says so */
 	if (reply->type == REDIS_REPLY_ERROR) {
 		go_down(redis, reply->str);
 		return;
 	}
 	if (sha != NULL && reply->type == REDIS_REPLY_STRING && reply->len == 40)
 		memcpy(sha, reply->str, 41);
-	if (--redis->preparing > 0)
+	if (--redis->preparing == 0)
+		come_up(redis);
+}
+
+/* {"subscribe", channel, 1} once, then {"message", channel, text} for each message. */
+static void on_channel(redisAsyncContext *context, void *reply_arg, void *arg)
+{
+	struct redis *redis = context->data;
+	redisReply *reply = reply_arg;
+
+	(void)arg;
+	if (redis->context != context || reply == NULL)
 		return;
-	redis->state = REDIS_READY;
-	redis->backoff_ms = BACKOFF_MIN_MS;
-	uv_timer_stop(&redis->limit);
-	redis->told_down = false;
-	log_event(LOG_LEVEL_INFO, "redis", LOG_TEXT("state", "up"));
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3) {
+		go_down(redis, reply->type == REDIS_REPLY_ERROR ? reply->str : "an odd answer to SUBSCRIBE");
+		return;
+	}
+	if (reply->element[2]->type == REDIS_REPLY_STRING)
+		redis->options.on_message(redis->options.arg, reply->element[2]->str,
+					  (size_t)reply->element[2]->len);
+	else if (redis->state == REDIS_PREPARING)
+		come_up(redis);
 }
 
 static void prepare(struct redis *redis, char *sha, const char *first, const char *second, const char *third)
@@ -327,12 +363,18 @@ static void on_connect(const redisAsyncContext *context, int status)
 		return;
 	}
 	setsockopt(context->c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(context->c.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	redis->state = REDIS_PREPARING;
 	redis->preparing = 0;
 	if (redis->url.user[0] != '\0')
 		prepare(redis, NULL, "AUTH", redis->url.user, redis->url.password);
 	else if (redis->url.password[0] != '\0')
 		prepare(redis, NULL, "AUTH", redis->url.password, NULL);
+	if (redis->options.channel != NULL) {
+		redis->preparing++; /* on_channel() ends the preparation, on_prepared() never does */
+		redisAsyncCommand(redis->context, on_channel, NULL, "SUBSCRIBE %s", redis->options.channel);
+		return;
+	}
 	snprintf(db, sizeof db, "%u", redis->url.db);
 	prepare(redis, NULL, "SELECT", db, NULL);
 	for (size_t i = 0; i < redis->options.script_count; i++)

@@ -31,6 +31,10 @@ struct redis_options {
 	uint64_t command_ms;                /* for a command to be answered */
 	const struct redis_script *scripts; /* lent */
 	size_t script_count;
+	/* A connection that only listens: its channel (NULL: an ordinary one; lent), and whom to tell of messages. */
+	const char *channel;
+	void (*on_message)(void *arg, const char *message, size_t len);
+	void *arg;
 };
 
 struct redis_arg {
@@ -60,8 +64,11 @@ bool redis_ready(const struct redis *redis);
 enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count, redis_reply_fn fn,
 		       void *arg);
 
-/* Runs script number `script` of the options with one key. Loads it again when Redis has lost it. */
-enum err redis_eval(struct redis *redis, size_t script, struct redis_arg key, const struct redis_arg *args,
+/*
+ * Runs script number `script` of the options with `key_count` keys and then arguments, `count` in all, at most 16. Loads
+ * it again when Redis has lost it.
+ */
+enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *args, size_t key_count,
 		    size_t count, redis_reply_fn fn, void *arg);
 
 /* Elements of an array reply; 0 for any other. */

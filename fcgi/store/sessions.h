@@ -1,8 +1,8 @@
 /*
  * sessions.h - what Redis knows of a session: owner, conversation, number of messages, last use.
  *
- * Any worker on any machine serves any session; each change is one Lua script (redis/session_*.lua). All of a session's
- * keys share a hash tag, so it works in a cluster. Knows nothing of turns, HTTP or Coze.
+ * Any worker on any machine serves any session; each change is one Lua script (redis/session_*.lua). The order of a
+ * session's messages is the business of claims.h. Knows nothing of turns, HTTP or Coze.
  *
  * Callbacks come exactly once for each call that returned ERR_OK, and never from within it. Ids are valid (id.h).
  */
@@ -12,21 +12,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uv.h>
 
 #include "base/error.h"
 #include "base/id.h"
 
+struct redis;
 struct sessions;
-
-#define SESSION_EPOCH_SIZE 24
-
-/* What a turn is allowed to do, and what it goes on from. */
-struct session_grant {
-	char conversation_id[ID_MAX + 1]; /* "" for none yet */
-	char owner[ID_MAX + 1];           /* "" when nobody has named himself yet */
-	char epoch[SESSION_EPOCH_SIZE];   /* hands back with session_update() */
-};
 
 struct session_info {
 	bool found;
@@ -37,31 +28,16 @@ struct session_info {
 };
 
 /* error: NULL, or why not; the other pointer is then NULL. */
-typedef void (*session_begin_fn)(void *arg, const struct error *error, const struct session_grant *grant);
 typedef void (*session_info_fn)(void *arg, const struct error *error, const struct session_info *info);
 typedef void (*session_done_fn)(void *arg, const struct error *error);
 
-/* default_user_id: shown for sessions without owner; lent. ttl_ms: how long an unused session is kept. */
-enum err sessions_open(struct sessions **out, uv_loop_t *loop, const char *redis_url,
-		       const char *default_user_id, uint64_t ttl_ms, struct error *why);
+/* redis: lent. default_user_id: shown for sessions without owner; lent. ttl_ms: how long an unused session is kept. */
+enum err sessions_open(struct sessions **out, struct redis *redis, const char *default_user_id,
+		       uint64_t ttl_ms, struct error *why);
 void sessions_close(struct sessions *sessions);
 
 /* Whether Redis answers now: asks it. error is NULL when it does. */
 enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg);
-
-/*
- * A message of `user_id` ("" when it named none) arrives: makes the session when it is new, and its first named user its
- * owner. ERR_FORBIDDEN for another named user.
- */
-enum err session_begin(struct sessions *sessions, const char *session_id, const char *user_id,
-		       session_begin_fn fn, void *arg);
-
-/*
- * The turn of `epoch` tells its conversation ("" to leave what is bound) and counts 0 or 1 messages. Without effect, and
- * no error, when the session was cleared or bound since.
- */
-enum err session_update(struct sessions *sessions, const char *session_id, const char *epoch,
-			const char *conversation_id, unsigned count, session_done_fn fn, void *arg);
 
 enum err session_info(struct sessions *sessions, const char *session_id, session_info_fn fn, void *arg);
 enum err session_clear(struct sessions *sessions, const char *session_id, session_done_fn fn, void *arg);

@@ -17,9 +17,7 @@ def stack(shared_stack):
     return shared_stack
 
 
-@pytest.fixture
-def make_stack():
-    """Starts stacks of the test's own: make_stack(tls=True, WORKERS='1', sim={'SIM_GAP_MS': 20})."""
+def stacks():
     made = []
 
     def make(**options):
@@ -29,3 +27,15 @@ def make_stack():
     yield make
     for stack in made:
         stack.close()
+
+
+@pytest.fixture
+def make_stack():
+    """Starts stacks of the test's own: make_stack(tls=True, WORKERS='1', sim={'SIM_GAP_MS': 20})."""
+    yield from stacks()
+
+
+@pytest.fixture(scope='module')
+def make_module_stack():
+    """The same for stacks that all tests of a file share."""
+    yield from stacks()

@@ -68,7 +68,7 @@ class Sim:
     @property
     def settings(self):
         """What a worker needs to talk to it."""
-        settings = {'COZE_API_TOKEN': TOKEN, 'COZE_BOT_ID': BOT,
+        settings = {'COZE_API_TOKEN': TOKEN, 'COZE_BOT_ID': BOT, 'COZE_MIN_INTERVAL_MS': '0',
                     'COZE_BASE_URL': 'http://127.0.0.1:%d/v3' % self.port}
         if self.tls_port:
             settings['COZE_BASE_URL'] = 'https://localhost:%d/v3' % self.tls_port

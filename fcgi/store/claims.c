@@ -1,0 +1,523 @@
+/*
+ * claims.c - see claims.h.
+ */
+#include "store/claims.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "store/redis.h"
+#include "store/scripts.h"
+#include "store/session_key.h"
+
+#define TICKET_SIZE    96
+#define BUCKETS        1024  /* of the table that finds a claim by its ticket */
+#define RENEWALS       3     /* per lock time: two may be lost */
+#define SAVE_AGAIN_MS  500   /* between attempts to save while Redis is away */
+#define UNSAVED_MAX    20000 /* claims that may wait for Redis to come back */
+#define LISTENER_LIMIT 3000  /* ms for the listening connection's commands; it has none after it is up */
+
+enum claim_state {
+	CLAIM_WAITING, /* for the session */
+	CLAIM_REFUSED, /* forbidden, busy for too long, or Redis failed: only to be ended */
+	CLAIM_HOLDING,
+	CLAIM_ENDING /* the owner has gone; what there is to save is being saved */
+};
+
+struct claim {
+	struct claims *claims;
+	struct claim *prev, *next; /* all of the worker's */
+	struct claim *bucket_prev, *bucket_next;
+	enum claim_state state;
+	unsigned asking; /* calls to Redis under way */
+	bool woken;      /* something changed while a call was under way: look again */
+	bool accepted;
+	bool counted;      /* Redis knows that it was accepted */
+	uint64_t since_ms; /* WAITING: it began; ENDING: it ended */
+	uv_timer_t
+	    timer; /* WAITING: when to look again; HOLDING: when to renew; ENDING: when to save again */
+	claim_granted_fn on_granted;
+	claim_saved_fn on_saved;
+	void *arg;
+	char ticket[TICKET_SIZE];
+	char session_id[ID_MAX + 1];
+	char user_id[ID_MAX + 1];
+	char owner[ID_MAX + 1];
+	char conversation_id[ID_MAX + 1]; /* that Coze reported */
+	char epoch[CLAIM_EPOCH_SIZE];
+};
+
+struct claims {
+	uv_loop_t *loop;
+	struct redis *redis;
+	struct redis *listener;
+	struct claims_options options;
+	char channel[48]; /* that wakes this worker */
+	char ttl_ms[24], lock_ms[24];
+	uint64_t next_ticket;
+	struct claim *all;
+	size_t count;
+	size_t closing; /* timers that libuv has not let go of */
+	bool closed;
+	struct claim *buckets[BUCKETS];
+};
+
+static void look(struct claim *claim);
+static void save(struct claim *claim);
+
+static struct redis_arg text(const char *bytes)
+{
+	return (struct redis_arg){ bytes, strlen(bytes) };
+}
+
+static void copy_text(char *out, size_t size, struct redis_arg from)
+{
+	size_t len = from.len < size ? from.len : size - 1;
+
+	memcpy(out, from.bytes, len);
+	out[len] = '\0';
+}
+
+/* ---- life ---- */
+
+static struct claim **bucket_of(struct claims *claims, uint64_t number)
+{
+	return &claims->buckets[number % BUCKETS];
+}
+
+static uint64_t ticket_number(const char *ticket)
+{
+	return strtoull(ticket, NULL, 10);
+}
+
+static void link_claim(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+	struct claim **bucket = bucket_of(claims, ticket_number(claim->ticket));
+
+	claim->next = claims->all;
+	if (claim->next != NULL)
+		claim->next->prev = claim;
+	claims->all = claim;
+	claim->bucket_next = *bucket;
+	if (claim->bucket_next != NULL)
+		claim->bucket_next->bucket_prev = claim;
+	*bucket = claim;
+	claims->count++;
+}
+
+static void unlink_claim(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+
+	if (claim->prev != NULL)
+		claim->prev->next = claim->next;
+	else
+		claims->all = claim->next;
+	if (claim->next != NULL)
+		claim->next->prev = claim->prev;
+	if (claim->bucket_prev != NULL)
+		claim->bucket_prev->bucket_next = claim->bucket_next;
+	else
+		*bucket_of(claims, ticket_number(claim->ticket)) = claim->bucket_next;
+	if (claim->bucket_next != NULL)
+		claim->bucket_next->bucket_prev = claim->bucket_prev;
+	claims->count--;
+}
+
+static void free_claims_if_done(struct claims *claims)
+{
+	if (claims->closed && claims->count == 0 && claims->closing == 0)
+		free(claims);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	struct claim *claim = handle->data;
+	struct claims *claims = claim->claims;
+
+	free(claim);
+	claims->closing--;
+	free_claims_if_done(claims);
+}
+
+static void release(struct claim *claim)
+{
+	unlink_claim(claim);
+	claim->claims->closing++;
+	uv_close((uv_handle_t *)&claim->timer, on_timer_closed);
+}
+
+/* ---- waiting and holding ---- */
+
+static void on_renewed(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct claim *claim = arg;
+
+	claim->asking--;
+	if (claim->claims->closed) {
+		release(claim);
+		return;
+	}
+	if (err == ERR_OK && redis_reply_integer(reply) == 0 && claim->state == CLAIM_HOLDING)
+		log_event(LOG_LEVEL_WARN, "session_lost", LOG_TEXT("session", claim->session_id));
+	if (claim->state == CLAIM_ENDING)
+		save(claim);
+}
+
+static void on_renewal_time(uv_timer_t *timer)
+{
+	struct claim *claim = timer->data;
+	struct claims *claims = claim->claims;
+	char key[SESSION_KEY_SIZE];
+	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"), text(claim->ticket),
+					  text(claims->lock_ms), text(claims->ttl_ms) };
+
+	if (claim->asking == 0 &&
+	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) == ERR_OK)
+		claim->asking++;
+}
+
+static void refuse(struct claim *claim, const struct error *error)
+{
+	claim->state = CLAIM_REFUSED;
+	uv_timer_stop(&claim->timer);
+	claim->on_granted(claim->arg, error, NULL);
+}
+
+static void grant(struct claim *claim, const struct redis_reply *reply)
+{
+	uint64_t renew_ms = claim->claims->options.lock_ms / RENEWALS;
+	struct claim_grant granted;
+
+	copy_text(granted.conversation_id, sizeof granted.conversation_id, redis_reply_text(reply, 1));
+	copy_text(claim->epoch, sizeof claim->epoch, redis_reply_text(reply, 2));
+	copy_text(claim->owner, sizeof claim->owner, redis_reply_text(reply, 3));
+	copy_text(granted.owner, sizeof granted.owner, redis_reply_text(reply, 3));
+	claim->state = CLAIM_HOLDING;
+	uv_timer_start(&claim->timer, on_renewal_time, renew_ms, renew_ms);
+	claim->on_granted(claim->arg, NULL, &granted);
+}
+
+static void on_look_time(uv_timer_t *timer)
+{
+	look(timer->data);
+}
+
+/* Not yet: look again when woken, when the place must be renewed, when the running turn may be dead, or time is up. */
+static void wait_on(struct claim *claim, uint64_t running_ms)
+{
+	const struct claims_options *options = &claim->claims->options;
+	uint64_t waited = uv_now(claim->claims->loop) - claim->since_ms;
+	uint64_t next = options->lock_ms / RENEWALS;
+	struct error error;
+
+	if (waited >= options->wait_ms) {
+		error_set(&error, ERR_SESSION_BUSY, NULL,
+			  "SESSION_WAIT_SECONDS passed while waiting for the session");
+		refuse(claim, &error);
+		return;
+	}
+	if (running_ms > 0 && running_ms + 1 < next)
+		next = running_ms + 1;
+	if (options->wait_ms - waited < next)
+		next = options->wait_ms - waited;
+	uv_timer_start(&claim->timer, on_look_time, claim->woken ? 0 : next, 0);
+	claim->woken = false;
+}
+
+static bool is(struct redis_arg word, const char *what)
+{
+	return word.len == strlen(what) && memcmp(word.bytes, what, word.len) == 0;
+}
+
+static void on_looked(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct claim *claim = arg;
+	struct error error;
+
+	claim->asking--;
+	if (claim->claims->closed) {
+		release(claim);
+		return;
+	}
+	if (claim->state == CLAIM_ENDING) { /* the client has left; maybe the session was granted just now */
+		save(claim);
+		return;
+	}
+	if (err != ERR_OK) {
+		error_set(&error, err, NULL, "waiting for the session: redis is away, slow or refuses");
+		refuse(claim, &error);
+	} else if (is(redis_reply_text(reply, 0), "ok")) {
+		grant(claim, reply);
+	} else if (is(redis_reply_text(reply, 0), "wait")) {
+		char digits[24];
+
+		copy_text(digits, sizeof digits, redis_reply_text(reply, 1));
+		wait_on(claim, strtoull(digits, NULL, 10));
+	} else {
+		error_set(&error, ERR_FORBIDDEN, "该会话属于其他用户: session_id 与 user_id 不匹配",
+			  "the session has another owner");
+		refuse(claim, &error);
+	}
+}
+
+static enum err ask_begin(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE];
+	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
+					  session_key(waiting, claim->session_id, "waiting"),
+					  session_key(tickets, claim->session_id, "tickets"),
+					  text(claim->user_id),
+					  text(claims->ttl_ms),
+					  text(claim->ticket),
+					  text(claims->lock_ms) };
+	enum err rc = redis_eval(claims->redis, SCRIPT_SESSION_BEGIN, args, 3, 7, on_looked, claim);
+
+	if (rc == ERR_OK)
+		claim->asking++;
+	return rc;
+}
+
+static void look(struct claim *claim)
+{
+	struct error error;
+	enum err rc;
+
+	if (claim->asking > 0) {
+		claim->woken = true;
+		return;
+	}
+	rc = ask_begin(claim);
+	if (rc != ERR_OK) {
+		error_set(&error, rc, NULL, "waiting for the session: redis is away");
+		refuse(claim, &error);
+	}
+}
+
+/* Redis says that a session is free, and whose ticket is first. */
+static void on_wake(void *arg, const char *message, size_t len)
+{
+	struct claims *claims = arg;
+	char ticket[TICKET_SIZE];
+
+	if (len >= sizeof ticket)
+		return;
+	memcpy(ticket, message, len);
+	ticket[len] = '\0';
+	for (struct claim *claim = *bucket_of(claims, ticket_number(ticket)); claim != NULL;
+	     claim = claim->bucket_next) {
+		if (strcmp(claim->ticket, ticket) != 0)
+			continue;
+		if (claim->state == CLAIM_WAITING)
+			look(claim);
+		return;
+	}
+}
+
+enum err claim_start(struct claim **out, struct claims *claims, const char *session_id, const char *user_id,
+		     claim_granted_fn fn, void *arg)
+{
+	struct claim *claim;
+	enum err rc;
+
+	if (claims->count >= UNSAVED_MAX)
+		return ERR_STORE;
+	claim = calloc(1, sizeof *claim);
+	if (claim == NULL)
+		return ERR_NOMEM;
+	claim->claims = claims;
+	claim->on_granted = fn;
+	claim->arg = arg;
+	claim->since_ms = uv_now(claims->loop);
+	snprintf(claim->ticket, sizeof claim->ticket, "%llu@%s", (unsigned long long)claims->next_ticket++,
+		 claims->channel);
+	snprintf(claim->session_id, sizeof claim->session_id, "%s", session_id);
+	snprintf(claim->user_id, sizeof claim->user_id, "%s", user_id);
+	rc = ask_begin(claim);
+	if (rc != ERR_OK) {
+		free(claim);
+		return rc;
+	}
+	uv_timer_init(claims->loop, &claim->timer);
+	claim->timer.data = claim;
+	link_claim(claim);
+	*out = claim;
+	return ERR_OK;
+}
+
+/* ---- saving ---- */
+
+static void on_updated(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct claim *claim = arg;
+
+	(void)reply;
+	claim->asking--;
+	claim->counted = err == ERR_OK;
+	if (claim->claims->closed)
+		release(claim);
+	else if (claim->state == CLAIM_ENDING)
+		save(claim);
+}
+
+void claim_accepted(struct claim *claim, const char *conversation_id)
+{
+	char key[SESSION_KEY_SIZE];
+	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"), text(claim->epoch),
+					  text(conversation_id), text("1") };
+
+	assert(claim->state == CLAIM_HOLDING);
+	claim->accepted = true;
+	snprintf(claim->conversation_id, sizeof claim->conversation_id, "%s", conversation_id);
+	if (redis_eval(claim->claims->redis, SCRIPT_SESSION_UPDATE, args, 1, 4, on_updated, claim) == ERR_OK)
+		claim->asking++;
+}
+
+static void tell_saved(struct claim *claim, const struct error *error)
+{
+	claim_saved_fn fn = claim->on_saved;
+
+	claim->on_saved = NULL;
+	if (fn != NULL)
+		fn(claim->arg, error);
+}
+
+static void on_save_time(uv_timer_t *timer)
+{
+	save(timer->data);
+}
+
+/* Redis did not take it: say so once, and go on trying while the session could still be there. */
+static void save_later(struct claim *claim)
+{
+	const struct claims_options *options = &claim->claims->options;
+	struct error error;
+
+	error_set(&error, ERR_STORE, NULL, "saving the session: redis is away, slow or refuses");
+	tell_saved(claim, &error);
+	/* Without anything to save there is only the session to let go of, and that lapses by itself. */
+	if (uv_now(claim->claims->loop) - claim->since_ms >
+	    (claim->accepted ? options->ttl_ms : options->lock_ms)) {
+		release(claim);
+		return;
+	}
+	uv_timer_start(&claim->timer, on_save_time, SAVE_AGAIN_MS, 0);
+}
+
+static void on_save_refused(uv_timer_t *timer)
+{
+	save_later(timer->data);
+}
+
+static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct claim *claim = arg;
+
+	(void)reply;
+	claim->asking--;
+	if (claim->claims->closed) {
+		release(claim);
+		return;
+	}
+	if (err != ERR_OK) {
+		save_later(claim);
+		return;
+	}
+	tell_saved(claim, NULL);
+	release(claim);
+}
+
+static void save(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE];
+	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
+					  session_key(waiting, claim->session_id, "waiting"),
+					  session_key(tickets, claim->session_id, "tickets"),
+					  text(claim->ticket),
+					  text(claim->accepted ? claim->epoch : ""),
+					  text(claim->conversation_id),
+					  text(claim->accepted && !claim->counted ? "1" : "0"),
+					  text(claims->ttl_ms),
+					  text(claim->owner) };
+
+	if (claim->asking > 0)
+		return; /* its answer comes first, and calls again */
+	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 9, on_ended, claim) == ERR_OK)
+		claim->asking++;
+	else
+		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */
+}
+
+void claim_end(struct claim *claim, claim_saved_fn fn, void *arg)
+{
+	uv_timer_stop(&claim->timer);
+	claim->state = CLAIM_ENDING;
+	claim->since_ms = uv_now(claim->claims->loop);
+	claim->on_granted = NULL;
+	claim->on_saved = fn;
+	claim->arg = arg;
+	save(claim);
+}
+
+/* ---- the module ---- */
+
+enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
+		     const struct claims_options *options, struct error *why)
+{
+	struct claims *claims = calloc(1, sizeof *claims);
+	char random[ID_RANDOM_SIZE];
+	struct redis_options listener = { .url = options->redis_url,
+					  .connect_ms = options->connect_ms,
+					  .command_ms = LISTENER_LIMIT,
+					  .on_message = on_wake };
+	enum err rc;
+
+	if (claims == NULL || !id_random(random)) {
+		free(claims);
+		return error_set(why, ERR_NOMEM, NULL, "memory or random bytes for the claims");
+	}
+	claims->loop = loop;
+	claims->redis = redis;
+	claims->options = *options;
+	snprintf(claims->channel, sizeof claims->channel, "coze:wake:%s", random);
+	snprintf(claims->ttl_ms, sizeof claims->ttl_ms, "%llu", (unsigned long long)options->ttl_ms);
+	snprintf(claims->lock_ms, sizeof claims->lock_ms, "%llu", (unsigned long long)options->lock_ms);
+	listener.channel = claims->channel;
+	listener.arg = claims;
+	rc = redis_open(&claims->listener, loop, &listener, why);
+	if (rc != ERR_OK) {
+		free(claims);
+		return rc;
+	}
+	*out = claims;
+	return ERR_OK;
+}
+
+void claims_close(struct claims *claims)
+{
+	struct claim *claim, *next;
+	struct error error;
+
+	claims->closed = true;
+	redis_close(claims->listener);
+	for (claim = claims->all; claim != NULL; claim = next) {
+		next = claim->next;
+		uv_timer_stop(&claim->timer);
+		error_set(&error, ERR_STORE, NULL, "the worker stops");
+		tell_saved(claim, &error);
+		if (claim->asking == 0)
+			release(claim);
+	}
+	free_claims_if_done(claims);
+}
+
+size_t claims_count(const struct claims *claims)
+{
+	return claims->count;
+}

@@ -1,0 +1,52 @@
+-- A turn is over, or its message stops waiting: saves what came of it, leaves the session, and wakes who is next.
+--
+-- KEYS[1]  the session
+-- KEYS[2]  a list of the tickets that wait
+-- KEYS[3]  a sorted set: until when each ticket is vouched for
+-- ARGV[1]  the ticket
+-- ARGV[2]  the epoch that the turn began with, or "" when there is nothing to save
+-- ARGV[3]  conversation that the turn was in
+-- ARGV[4]  messages to count, 0 or 1
+-- ARGV[5]  time to live, ms
+-- ARGV[6]  the session's owner, or ""
+-- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local epoch, turn, turn_until = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'turn', 'turn_until'))
+local saved = 0
+
+-- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
+if ARGV[2] ~= '' and (not epoch or epoch == ARGV[2]) then
+	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', string.format('%d%06d', time[1], time[2]))
+	if not epoch and ARGV[6] ~= '' then
+		redis.call('HSET', KEYS[1], 'owner', ARGV[6])
+	end
+	if ARGV[3] ~= '' then
+		redis.call('HSET', KEYS[1], 'conversation', ARGV[3])
+	end
+	redis.call('HINCRBY', KEYS[1], 'count', ARGV[4])
+	redis.call('PEXPIRE', KEYS[1], ARGV[5])
+	saved = 1
+end
+
+if redis.call('ZREM', KEYS[3], ARGV[1]) == 1 then
+	redis.call('LREM', KEYS[2], 0, ARGV[1])
+end
+if turn == ARGV[1] then
+	redis.call('HDEL', KEYS[1], 'turn', 'turn_until')
+	turn = false
+end
+if turn and tonumber(turn_until) > now_ms then
+	return saved
+end
+-- Nobody has the session: wake the first in the queue. If its worker is dead, others look for themselves soon.
+local first = redis.call('LINDEX', KEYS[2], 0)
+while first and tonumber(redis.call('ZSCORE', KEYS[3], first) or 0) <= now_ms do
+	redis.call('LPOP', KEYS[2])
+	redis.call('ZREM', KEYS[3], first)
+	first = redis.call('LINDEX', KEYS[2], 0)
+end
+if first then
+	redis.call('PUBLISH', string.match(first, '@(.*)$'), first)
+end
+return saved

@@ -1,0 +1,18 @@
+-- The worker of a running turn is alive: the turn keeps the session, also one that Redis has lost meanwhile.
+--
+-- KEYS[1]  the session
+-- ARGV[1]  the turn's ticket
+-- ARGV[2]  how long it is held from now on, ms
+-- ARGV[3]  time to live of the session, ms
+-- Answer:  1, or 0 when another turn has the session by now
+local turn = redis.call('HGET', KEYS[1], 'turn')
+if turn and turn ~= ARGV[1] then
+	return 0
+end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], 'turn', ARGV[1], 'turn_until', string.format('%d', now_ms + ARGV[2]))
+if not turn then
+	redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return 1
