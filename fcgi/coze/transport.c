@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "base/log.h"
+#include "coze/refusal.h"
 
 #define DRAIN_MS         1000 /* how long a finished stream may take to end */
 #define IDLE_HANDLES_MAX 256  /* easy handles kept for reuse */
@@ -40,6 +41,8 @@ struct call {
 	uv_timer_t timer;
 	unsigned sendings; /* how often libcurl was about to send the request */
 	bool post;
+	bool may_repeat; /* the peer has promised that it did not look at what was sent */
+	struct sending sending;
 	bool head_seen, paused, stopped;
 	enum call_end timed_out; /* CALL_OK: not */
 	char error[CURL_ERROR_SIZE];
@@ -61,6 +64,7 @@ struct transport {
 	bool secure;
 	uint64_t connect_ms;
 	struct curl_slist *headers;
+	struct refusals refusals;
 	CURL *idle[IDLE_HANDLES_MAX];
 	size_t idle_count;
 };
@@ -235,23 +239,36 @@ static size_t on_write(char *bytes, size_t size, size_t count, void *arg)
 }
 
 /*
- * libcurl repeats a request by itself when a reused connection turns out dead. For a POST over HTTP/1 nobody knows
- * whether the first one was taken, so it must not: a repeated POST would be a second chat. (Over HTTP/2 the repetition
- * is mostly a REFUSED_STREAM behind a GOAWAY, which the peer promises not to have looked at.)
+ * libcurl repeats a request by itself when a reused connection turns out dead. Nobody knows then whether the first one was
+ * taken, and a repeated POST would be a second chat: so only what the peer promises not to have looked at is repeated.
+ * This is called when a connection is there and the request is about to leave; may_repeat was set when
+ * libcurl decided to repeat: the words about the new connection have been said since.
  */
 static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
 	struct call *call = arg;
-	long version = 0;
+	bool allowed = call->sendings++ == 0 || !call->post || call->may_repeat;
 
 	(void)ip;
 	(void)local_ip;
 	(void)port;
 	(void)local_port;
-	curl_easy_getinfo(call->easy, CURLINFO_HTTP_VERSION, &version);
-	if (call->sendings++ > 0 && call->post && version != CURL_HTTP_VERSION_2_0)
-		return CURL_PREREQFUNC_ABORT;
-	return CURL_PREREQFUNC_OK;
+	call->may_repeat = false;
+	return allowed ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
+static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *arg)
+{
+	static const char retrying[] = "retrying a fresh connect";
+	struct call *call = arg;
+
+	(void)easy;
+	if (type != CURLINFO_TEXT)
+		return 0;
+	refusal_hear(&call->transport->refusals, &call->sending, text, len);
+	if (memmem(text, len, retrying, sizeof retrying - 1) != NULL)
+		call->may_repeat = refusal_promised(&call->transport->refusals, &call->sending);
+	return 0;
 }
 
 /* ---- sockets and time ---- */
@@ -433,6 +450,9 @@ static void set_options(struct call *call)
 	if (transport->secure) {
 		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 		curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+		curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
+		curl_easy_setopt(easy, CURLOPT_DEBUGDATA, call);
+		curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
 		if (transport->ca_file[0] !=
 		    '\0') /* the system's CAs still count, through CURLOPT_CAPATH's default */
 			curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file);
@@ -475,6 +495,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 		call->body = *spec->body;
 		buf_init(spec->body, spec->body->max);
 	}
+	sending_init(&call->sending);
 	call->post = strcmp(spec->method, "POST") == 0;
 	call->ops = ops;
 	call->arg = arg;
@@ -615,6 +636,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	}
 	uv_timer_init(loop, &transport->timer);
 	transport->timer.data = transport;
+	refusals_init(&transport->refusals);
 	set_multi_options(transport);
 	*out = transport;
 	return ERR_OK;
