@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/id.h"
@@ -138,13 +139,27 @@ static bool is_text(const struct option *option)
 	return option->kind <= KIND_FILE;
 }
 
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7F)
+			return true;
+	return false;
+}
+
+/* Problems are lines: a value that would break one is not shown. */
+static const char *shown(const char *value)
+{
+	return utf8_valid(value, strlen(value)) && !has_control(value) ? value : "(unprintable)";
+}
+
 /* Says what is wrong with a value; a secret's value is not shown. */
 static bool problem(struct buf *problems, const struct option *option, const char *value, const char *allowed)
 {
 	if (option->flags & SECRET)
 		buf_printf(problems, "%s: must be %s\n", option->name, allowed);
 	else
-		buf_printf(problems, "%s=%.200s: must be %s\n", option->name, value, allowed);
+		buf_printf(problems, "%s=%.200s: must be %s\n", option->name, shown(value), allowed);
 	return false;
 }
 
@@ -153,14 +168,6 @@ static bool set_text(char **field, const char *value)
 	free(*field);
 	*field = strdup(value);
 	return *field != NULL;
-}
-
-static bool has_control(const char *text)
-{
-	for (; *text != '\0'; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7F)
-			return true;
-	return false;
 }
 
 static bool starts_with(const char *text, const char *prefix)
@@ -181,6 +188,13 @@ static bool parse_url(char **field, const struct option *option, const char *val
 	while (len > 0 && (*field)[len - 1] == '/')
 		(*field)[--len] = '\0';
 	return true;
+}
+
+static bool is_readable_file(const char *path)
+{
+	struct stat info;
+
+	return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, R_OK) == 0;
 }
 
 static bool parse_path(char **field, const char *value)
@@ -228,7 +242,7 @@ static bool parse_text(struct config *config, const struct option *option, const
 			return problem(problems, option, value, "a directory");
 		return parse_path(field, value);
 	case KIND_FILE:
-		if (value[0] != '\0' && access(value, R_OK) != 0)
+		if (value[0] != '\0' && !is_readable_file(value))
 			return problem(problems, option, value, "a file that can be read");
 		return value[0] == '\0' ? set_text(field, value) : parse_path(field, value);
 	default:
@@ -319,7 +333,7 @@ static bool parse(struct config *config, const struct option *option, const char
 	}
 }
 
-/* Reads a secret's file; one newline at its end is not part of the value. NULL (and a problem) on failure. */
+/* Reads a secret's file; line ends behind it are not part of the value. NULL (and a problem) on failure. */
 static char *read_value_file(const struct option *option, const char *path, struct buf *problems)
 {
 	char *value = calloc(1, VALUE_MAX + 1);
@@ -330,12 +344,20 @@ static char *read_value_file(const struct option *option, const char *path, stru
 	if (fd >= 0 && value != NULL)
 		while (len < VALUE_MAX && (got = read(fd, value + len, VALUE_MAX - len)) > 0)
 			len += (size_t)got;
-	if (got < 0)
-		buf_printf(problems, "%s_FILE=%.200s: cannot be read: %s\n", option->name, path,
-			   strerror(errno));
+	if (got < 0) {
+		/* A secret's file is named by an absolute path, or not at all: it may be the secret itself. */
+		buf_printf(problems, "%s_FILE=%.200s: cannot be read: %s\n", option->name,
+			   (option->flags & SECRET) && path[0] != '/' ? "…" : shown(path), strerror(errno));
+	}
 	if (fd >= 0)
 		close(fd);
 	if (got < 0) {
+		free(value);
+		return NULL;
+	}
+	if (len == VALUE_MAX || strlen(value) != len) {
+		buf_printf(problems, "%s_FILE: must name a file with less than %d bytes of text\n",
+			   option->name, VALUE_MAX);
 		free(value);
 		return NULL;
 	}

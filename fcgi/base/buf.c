@@ -52,7 +52,7 @@ static bool reserve(struct buf *buf, size_t more)
 		if (buf->cap - size >= more && size <= buf->cap / 2)
 			return true;
 	}
-	cap = buf->cap < 128 ? 128 : buf->cap;
+	cap = buf->cap < 128 ? 128 : buf->cap * 2;
 	while (cap - size < more)
 		cap *= 2;
 	if (cap > buf->max)
@@ -99,7 +99,7 @@ void buf_printf(struct buf *buf, const char *format, ...)
 {
 	va_list args;
 	char small[256];
-	char *room;
+	char *large;
 	int len;
 
 	va_start(args, format);
@@ -111,13 +111,15 @@ void buf_printf(struct buf *buf, const char *format, ...)
 		buf_append(buf, small, (size_t)len);
 		return;
 	}
-	room = buf_room(buf, (size_t)len + 1);
-	if (room == NULL)
-		return;
 	va_start(args, format);
-	vsnprintf(room, (size_t)len + 1, format, args);
+	len = vasprintf(&large, format, args);
 	va_end(args);
-	buf_claim(buf, (size_t)len);
+	if (len < 0) {
+		buf->failed = true;
+		return;
+	}
+	buf_append(buf, large, (size_t)len);
+	free(large);
 }
 
 void buf_consume(struct buf *buf, size_t len)

@@ -80,7 +80,7 @@ void log_fields(enum log_level level, const char *event, const struct log_field 
 	char date[CLOCK_ISO_SIZE];
 	struct buf line;
 
-	buf_init(&line, 32 * 1024);
+	buf_init(&line, 512 + count * (4 * VALUE_MAX + 128)); /* room for every byte escaped */
 	clock_iso(date, clock_unix_us());
 	buf_printf(&line, "%s %s pid=%d event=%s", date, level_names[level], (int)getpid(), event);
 	for (size_t i = 0; i < count; i++) {

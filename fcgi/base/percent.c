@@ -46,7 +46,7 @@ void percent_encode(struct buf *out, const char *text, size_t len)
 	for (size_t i = 0; i < len; i++) {
 		unsigned char c = (unsigned char)text[i];
 
-		if (c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL))
+		if (c != 0 && c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL))
 			buf_append_char(out, (char)c);
 		else
 			buf_printf(out, "%%%02X", c);

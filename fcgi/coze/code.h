@@ -12,8 +12,8 @@ enum code_trait {
 	CODE_RETRY = 1,             /* passes by itself: ask again after a pause, if no text was delivered */
 	CODE_OCCUPIED = 2,          /* a chat is still running in this conversation */
 	CODE_DROP_CONVERSATION = 4, /* the conversation is unknown there: forget it */
-	CODE_DOWN = 16,             /* Coze as a whole does not work: no connection, no answer, HTTP 5xx */
-	CODE_ALARM = 8              /* an operator has to act: balance, quota, token */
+	CODE_ALARM = 8,             /* an operator has to act: balance, quota, token */
+	CODE_DOWN = 16              /* Coze as a whole does not work: no connection, no answer, HTTP 5xx */
 };
 
 struct code {

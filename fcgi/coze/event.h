@@ -59,11 +59,11 @@ struct event {
 
 /* An answer in Coze's envelope {code, msg, data, detail}; also a bare chat's error. */
 struct envelope {
-	bool is_envelope; /* a JSON object that has a code, data or status */
+	bool is_envelope; /* has a code, or data that is not null */
 	int64_t code;
 	struct event_text msg, logid;
 	struct event_chat chat;   /* when data is an object */
-	struct json_object *list; /* when data is an array; lent, see event_list_message() */
+	struct json_object *list; /* when data is an array; lent, see envelope_message() */
 	struct json_object *doc;  /* owner */
 };
 

@@ -16,7 +16,8 @@
 uint64_t retry_pause_ms(unsigned attempt, unsigned retry_after_s, double random);
 
 /*
- * Retries are paid for by requests: each request earns a tenth of one, and one a second is given, up to RETRY_SAVINGS.
+ * Retries are paid for by requests: each earns a tenth of one, up to ten times RETRY_SAVINGS. So that a service with few
+ * requests can retry, too, one a second is given, up to RETRY_SAVINGS.
  */
 #define RETRY_SAVINGS 10
 

@@ -80,6 +80,8 @@ static enum err end_line(struct sse *sse, const char *tail, size_t len)
 {
 	enum err rc;
 
+	if (len > sse->line.max - buf_size(&sse->line))
+		return ERR_ANSWER_TOO_BIG;
 	if (buf_size(&sse->line) == 0)
 		return take_line(sse, tail, len);
 	buf_append(&sse->line, tail, len);

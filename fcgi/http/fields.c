@@ -56,6 +56,22 @@ static bool too_many_values(const char *body, size_t len)
 	return values > VALUES_MAX;
 }
 
+/* Where a text holds a raw control character, which json-c lets pass; `len` when none does. */
+static size_t raw_control(const char *body, size_t len)
+{
+	bool in_string = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (in_string && (unsigned char)body[i] < 0x20)
+			return i;
+		if (body[i] == '"')
+			in_string = !in_string;
+		else if (in_string && body[i] == '\\')
+			i++;
+	}
+	return len;
+}
+
 /* Where the first byte at or behind `at` is that is no JSON white space; `len` when there is none. */
 static size_t skip_blanks(const char *body, size_t at, size_t len)
 {
@@ -68,7 +84,7 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 {
 	struct json_tokener *tokener;
 	enum json_tokener_error error;
-	size_t end;
+	size_t end, control;
 
 	*doc = NULL;
 	if (skip_blanks(body, 0, len) == len)
@@ -85,6 +101,16 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 	*doc = json_tokener_parse_ex(tokener, body, (int)len);
 	error = json_tokener_get_error(tokener);
 	end = json_tokener_get_parse_end(tokener);
+	if (error == json_tokener_continue) { /* a bare word or number ends only with what follows it */
+		*doc = json_tokener_parse_ex(tokener, " ", 1);
+		error = json_tokener_get_error(tokener);
+		end = len;
+	}
+	control = raw_control(body, len);
+	if (control < len) {
+		end = control;
+		error = json_tokener_error_parse_string;
+	}
 	json_tokener_free(tokener);
 	end = skip_blanks(body, end, len);
 	if (error == json_tokener_success && end == len && json_object_is_type(*doc, json_type_object))

@@ -100,8 +100,8 @@ static bool parse_host(struct redis_url *url, const char *text, size_t len, cons
 
 		host_len = colon != NULL ? (size_t)(colon - text) : len;
 	}
-	if (host_len == 0 || host_len >= sizeof url->host)
-		return wrong(why, "the host is missing or too long");
+	if (host_len == 0 || host_len >= sizeof url->host || memchr(text, '?', host_len) != NULL)
+		return wrong(why, "the host is missing, too long or no host");
 	memcpy(url->host, text + skip, host_len);
 	url->host[host_len] = '\0';
 	text += host_len + 2 * skip;

@@ -2,7 +2,9 @@
 Runs env/service for tests: a RUN_DIR and a port of its own for each, nothing of the caller's settings.
 CHATD and CHATD_WRAPPER of the environment choose the worker's binary, as they do for env/service itself.
 """
+import itertools
 import os
+import random
 import re
 import shutil
 import socket
@@ -16,10 +18,20 @@ SCRIPT = os.path.join(TOP, 'env', 'service')
 KEPT = ('PATH', 'HOME', 'LANG', 'CHATD', 'CHATD_WRAPPER', 'ASAN_OPTIONS', 'UBSAN_OPTIONS')
 
 
+ports = itertools.cycle(range(10000, 20000))
+for _ in range(random.randrange(10000)):  # other test runs begin elsewhere
+    next(ports)
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+    """Not one that the kernel takes for outgoing connections: one of them could have it before it is listened on."""
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                continue
 
 
 def is_alive(pid):
