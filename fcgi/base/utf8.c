@@ -83,6 +83,22 @@ bool utf8_valid(const char *text, size_t len)
 	return utf8_valid_prefix(text, len) == len;
 }
 
+void utf8_repair(struct buf *out, const char *text, size_t len)
+{
+	while (len > 0) {
+		size_t good = utf8_valid_prefix(text, len);
+
+		buf_append(out, text, good);
+		text += good;
+		len -= good;
+		if (len > 0) {
+			buf_append_str(out, "\xEF\xBF\xBD");
+			text++;
+			len--;
+		}
+	}
+}
+
 size_t utf8_cut(const char *text, size_t len, size_t at)
 {
 	if (at >= len)

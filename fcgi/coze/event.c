@@ -114,12 +114,30 @@ static void get_message(struct event_message *message, struct json_object *objec
 				  : 0;
 }
 
+static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len);
+
+/* JSON is UTF-8. Should Coze ever break that, then a user gets U+FFFD in the place of what cannot be read. */
+static struct json_object *parse_repaired(struct json_tokener *tokener, const char *body, size_t len)
+{
+	struct json_object *doc = NULL;
+	struct buf repaired;
+
+	buf_init(&repaired, len * 3);
+	utf8_repair(&repaired, body, len);
+	if (!repaired.failed)
+		doc = parse(tokener, buf_bytes(&repaired), buf_size(&repaired));
+	buf_free(&repaired);
+	return doc;
+}
+
 static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len)
 {
 	struct json_object *doc;
 
 	if (len > INT_MAX)
 		return NULL;
+	if (!utf8_valid(body, len))
+		return parse_repaired(tokener, body, len);
 	json_tokener_reset(tokener);
 	doc = json_tokener_parse_ex(tokener, body, (int)len);
 	if (json_tokener_get_error(tokener) != json_tokener_success ||

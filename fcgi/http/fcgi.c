@@ -1,54 +1,50 @@
 /*
- * fcgi.c - FastCGI connections.
+ * fcgi.c - FastCGI connections on the event loop.
  *
- * libfcgi blocks in four places. Here is what keeps each from doing so:
- *   accept   we accept; FCGX_Accept_r() gets a connected socket and no listening one.
- *   read     a request is peeked at (MSG_PEEK) and checked by record.c until its head, and its body when that is
- *            small, are wholly in the socket's buffer. Only then libfcgi reads, so its read(2) never waits. A larger
- *            body is read in the thread pool, with SO_RCVTIMEO.
- *   write    the socket stays blocking (libfcgi loses data on EAGAIN), but we write only when it polls writable, and
- *            at most WRITE_MAX bytes: Linux reports a unix socket writable while at most a quarter of its buffer is
- *            used, and a TCP socket up to two thirds, so such a write fits. libfcgi's own buffer is 8 KiB and it writes
- *            each time that is full; an event must leave in one write, so what is larger is encoded into memory first.
- *   close    FCGX_Finish_r() lingers up to 2 s. FCGX_FClose() and FCGX_Free() without closing do not, and
- *            FCGX_Detach() makes the closes inside libfcgi plain ones.
+ * Nothing here waits:
+ *   reading  takes what is there, until record.c finds a whole request in it; codec.c then decodes it in memory, a large
+ *            one in the thread pool.
+ *   writing  goes to a blocking socket (libfcgi loses data on EAGAIN), but only when it polls writable, and at most
+ *            CODEC_WRITE_MAX bytes: Linux reports a unix socket writable while at most a quarter of its buffer is used,
+ *            and a TCP socket up to two thirds, so such a write fits. What does not fit waits in conn->out.
+ *   closing  is a plain close(2).
  */
 #include "http/fcgi.h"
 
 #include <errno.h>
-#include <fcgiapp.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "http/codec.h"
 #include "http/record.h"
 
-#define SOCKET_BUFFER   (256 * 1024) /* SO_SNDBUF asked for */
-#define WRITE_MAX       (60 * 1024)  /* bytes in one go: fits whenever the socket polls writable */
-#define FCGX_BUFFER     (8192 - 64)  /* what libfcgi surely writes at once, with its headers */
-#define ENCODER_SIZE    (128 * 1024) /* WRITE_MAX bytes with the headers of their records */
-#define PEEK_MAX        (64 * 1024) /* a request that fits here is read on the loop, a larger body in the pool */
-#define ACCEPT_BATCH    64          /* connections taken per turn of the loop */
-#define ACCEPT_PAUSE_MS 100         /* after running out of descriptors or memory */
-#define REPEEK_MIN_MS   1           /* how soon to look again at half a request */
-#define REPEEK_MAX_MS   64
+/*
+ * SO_SNDBUF asked for (Linux doubles it). nginx cuts where its own buffer ends (fastcgi_buffer_size), so no more must be in
+ * flight than fits there: a quarter of this doubled, when the socket still polls writable, and one write.
+ */
+#define SOCKET_BUFFER   (96 * 1024)
+#define HEAD_MAX        (64 * 1024)   /* bytes of parameters */
+#define RECORDS_MAX     (1024 * 1024) /* bytes that the headers of a body's records may take */
+#define PROGRESS        1024 /* bytes that a peer must bring within the time limit, again and again */
+#define ACCEPT_BATCH    64   /* connections taken per turn of the loop */
+#define ACCEPT_PAUSE_MS 100  /* after running out of descriptors or memory */
 
 enum conn_state {
-	CONN_IDLE,   /* waiting for nginx's next request */
-	CONN_HEAD,   /* half a request is there; looked at again by timer */
-	CONN_BODY,   /* the thread pool reads the body */
-	CONN_ACTIVE, /* a handler has the request */
-	CONN_ENDING, /* the handler is done; output is still going out */
-	CONN_CLOSED  /* waiting for libuv to let go of the memory */
+	CONN_IDLE,     /* waiting for nginx's next request */
+	CONN_READING,  /* a part of a request is there */
+	CONN_DECODING, /* the thread pool decodes it */
+	CONN_ACTIVE,   /* a handler has the request */
+	CONN_ENDING,   /* the handler is done; output is still going out */
+	CONN_CLOSED    /* waiting for libuv to let go of the memory */
 };
 
 /* A connection is its own request: FastCGI carries one at a time, and nginx never multiplexes. */
@@ -59,16 +55,19 @@ struct fcgi_request {
 	int fd;
 	uv_poll_t poll;
 	int watched;      /* events that `poll` is started for */
-	uv_timer_t timer; /* CONN_HEAD: when to look again */
-	uv_work_t work;   /* CONN_BODY */
+	uv_timer_t timer; /* READING: the peer's time limit */
+	uv_work_t work;   /* DECODING */
 	unsigned open_handles;
-	uint64_t head_since_ms, repeek_ms;
-	FCGX_Request fcgx;
+	struct buf in;  /* READING, DECODING: the request so far, and what came behind it */
+	size_t wanted;  /* READING: scanning again makes no sense with fewer bytes */
+	size_t noted;   /* READING: bytes that were there when the time limit began */
+	size_t used;    /* DECODING: bytes of `in` that are the request */
 	bool keep;      /* nginx wants the connection kept after this request */
 	bool broken;    /* a write failed: wait for the loop to report the end */
-	bool pipelined; /* bytes came after the request: leaving can be told by hang-up only */
+	bool pipelined; /* more bytes came while a request is in hand: leaving can be told by hang-up only */
+	bool closing;   /* DECODING: close when the thread pool is done */
 	bool too_big;
-	bool closing; /* CONN_BODY: close when the thread pool is done */
+	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
 	struct buf out; /* waits for the client */
 	fcgi_leave_fn on_leave;
@@ -85,18 +84,17 @@ struct fcgi_server {
 	struct fcgi_limits limits;
 	fcgi_request_fn on_request;
 	void *arg;
+	struct codec *codec;
 	struct fcgi_request *conns;
 	size_t conn_count, active;
 	bool draining, closed;
 	void (*on_idle)(void *arg);
 	void *idle_arg;
-	int encoder;   /* a memory file: what libfcgi writes to it is sent to the client in one write */
-	char *encoded; /* the same, mapped; ENCODER_SIZE bytes */
-	char peek[PEEK_MAX];
+	char scratch[CODEC_SMALL]; /* what was read just now */
 };
 
-static void on_readable(struct fcgi_request *conn);
 static void flush(struct fcgi_request *conn);
+static void take_request(struct fcgi_request *conn, const char *bytes, size_t len);
 
 /* ---- watching ---- */
 
@@ -113,21 +111,21 @@ static void watch(struct fcgi_request *conn, int events)
 		uv_poll_start(&conn->poll, events, on_poll);
 }
 
-/* What the state asks for: bytes or EOF always, unless half a request or pipelined bytes would make the loop spin. */
+/* What the state asks for: bytes or EOF always, unless bytes that nobody reads yet would make the loop spin. */
 static void watch_state(struct fcgi_request *conn)
 {
 	int events = UV_DISCONNECT;
 
-	if (conn->state == CONN_BODY || conn->state == CONN_CLOSED)
+	if (conn->state == CONN_DECODING || conn->state == CONN_CLOSED)
 		events = 0;
-	else if (conn->state != CONN_HEAD && !conn->pipelined)
+	else if (!conn->pipelined)
 		events |= UV_READABLE;
 	if (buf_size(&conn->out) > 0 || conn->state == CONN_ENDING)
 		events |= UV_WRITABLE;
 	watch(conn, events);
 }
 
-static void set_active(struct fcgi_request *conn, enum conn_state next)
+static void go(struct fcgi_request *conn, enum conn_state next)
 {
 	bool was = conn->state != CONN_IDLE && conn->state != CONN_CLOSED;
 	bool is = next != CONN_IDLE && next != CONN_CLOSED;
@@ -151,30 +149,11 @@ static void tell_if_idle(struct fcgi_server *server)
 	}
 }
 
-static bool open_encoder(struct fcgi_server *server)
-{
-	server->encoder = memfd_create("fcgi encoder", MFD_CLOEXEC);
-	if (server->encoder < 0)
-		return false;
-	server->encoded = MAP_FAILED;
-	if (ftruncate(server->encoder, ENCODER_SIZE) == 0)
-		server->encoded = mmap(NULL, ENCODER_SIZE, PROT_READ, MAP_SHARED, server->encoder, 0);
-	if (server->encoded == MAP_FAILED)
-		close(server->encoder);
-	return server->encoded != MAP_FAILED;
-}
-
-static void close_encoder(struct fcgi_server *server)
-{
-	munmap(server->encoded, ENCODER_SIZE);
-	close(server->encoder);
-}
-
 static void free_server_if_done(struct fcgi_server *server)
 {
 	if (!server->closed || server->open_handles > 0 || server->conn_count > 0)
 		return;
-	close_encoder(server);
+	codec_close(server->codec);
 	free(server);
 }
 
@@ -193,23 +172,30 @@ static void on_conn_handle_closed(uv_handle_t *handle)
 		tell_if_idle(server);
 }
 
+static void free_request(struct fcgi_request *conn)
+{
+	codec_free(conn->decoded);
+	conn->decoded = NULL;
+	buf_free(&conn->body);
+	buf_free(&conn->out);
+	conn->on_leave = NULL;
+	conn->on_drain = NULL;
+}
+
 /* Ends the connection without a word to the handler. */
 static void close_conn(struct fcgi_request *conn)
 {
 	if (conn->state == CONN_CLOSED)
 		return;
-	if (conn->state == CONN_BODY) {
-		/* The pool's thread uses the socket and libfcgi's buffers: wake it and wait for it. */
-		conn->closing = true;
-		shutdown(conn->fd, SHUT_RDWR);
+	if (conn->state == CONN_DECODING) {
+		conn->closing = true; /* the pool's thread uses the buffers */
 		return;
 	}
-	set_active(conn, CONN_CLOSED);
+	go(conn, CONN_CLOSED);
 	uv_timer_stop(&conn->timer);
 	watch(conn, 0);
-	FCGX_Free(&conn->fcgx, 0);
-	buf_free(&conn->body);
-	buf_free(&conn->out);
+	free_request(conn);
+	buf_free(&conn->in);
 	if (conn->prev != NULL)
 		conn->prev->next = conn->next;
 	else
@@ -241,60 +227,51 @@ static bool writable_now(const struct fcgi_request *conn)
 	return poll(&now, 1, 0) == 1 && (now.revents & POLLOUT) != 0;
 }
 
-/* Sends what libfcgi has put into the memory file. */
-static void send_encoded(struct fcgi_request *conn)
-{
-	struct fcgi_server *server = conn->server;
-	off_t len = lseek(server->encoder, 0, SEEK_CUR);
-	ssize_t sent;
-
-	lseek(server->encoder, 0, SEEK_SET);
-	for (off_t at = 0; at < len; at += sent) {
-		sent = write(conn->fd, server->encoded + at, (size_t)(len - at));
-		if (sent < 0 && errno == EINTR)
-			sent = 0;
-		if (sent < 0) {
-			conn->broken = true;
-			return;
-		}
-	}
-}
-
-/*
- * Hands at most WRITE_MAX bytes to the socket, which was seen to be writable; `last` ends the request, too.
- */
+/* Hands at most CODEC_WRITE_MAX bytes to the socket, which was seen to be writable; `last` ends the request, too. */
 static void put(struct fcgi_request *conn, const char *bytes, size_t len, bool last)
 {
-	FCGX_Stream *out = conn->fcgx.out;
-	bool encode = len > FCGX_BUFFER;
-
-	if (encode)
-		conn->fcgx.ipcFd = conn->server->encoder;
-	if (len > 0 && FCGX_PutStr(bytes, (int)len, out) < 0)
+	if (!codec_write(conn->server->codec, conn->decoded, conn->fd, bytes, len, last))
 		conn->broken = true;
-	if (last)
-		FCGX_FClose(conn->fcgx.err);
-	if ((last ? FCGX_FClose(out) : FCGX_FFlush(out)) < 0)
-		conn->broken = true;
-	conn->fcgx.ipcFd = conn->fd;
-	if (encode)
-		send_encoded(conn);
 }
 
-/* The end was written: free the request and keep or close the connection. */
+static void on_behind(uv_timer_t *timer)
+{
+	struct fcgi_request *conn = timer->data;
+
+	if (conn->state == CONN_IDLE)
+		take_request(conn, "", 0);
+}
+
+/* The end was written: free the request, and keep or close the connection. */
 static void finish(struct fcgi_request *conn)
 {
-	FCGX_Free(&conn->fcgx, 0);
-	buf_free(&conn->body);
-	buf_free(&conn->out);
-	conn->on_leave = NULL;
-	conn->on_drain = NULL;
-	if (!conn->keep || conn->broken || conn->pipelined || conn->server->draining) {
+	free_request(conn);
+	if (!conn->keep || conn->broken || conn->server->draining) {
 		close_conn(conn);
 		return;
 	}
-	set_active(conn, CONN_IDLE);
+	go(conn, CONN_IDLE);
+	conn->pipelined = false;
+	conn->wanted = 0;
 	watch_state(conn);
+	if (buf_size(&conn->in) > 0) /* the next request came along with this one */
+		uv_timer_start(&conn->timer, on_behind, 0, 0);
+}
+
+/*
+ * How much of a backlog to send in one write: up to an event's end (a blank line), if it holds one, or to a character's.
+ * There are clients that decode each read by itself.
+ */
+static size_t piece_of(const char *bytes, size_t size)
+{
+	size_t cut = utf8_cut(bytes, size, CODEC_WRITE_MAX);
+
+	if (cut == size)
+		return size;
+	for (size_t at = cut; at >= 2; at--)
+		if (bytes[at - 1] == '\n' && bytes[at - 2] == '\n')
+			return at;
+	return cut;
 }
 
 static void flush(struct fcgi_request *conn)
@@ -302,7 +279,7 @@ static void flush(struct fcgi_request *conn)
 	bool was_high = buf_size(&conn->out) > FCGI_BACKLOG_HIGH / 4;
 
 	while (buf_size(&conn->out) > 0 && !conn->broken && writable_now(conn)) {
-		size_t len = utf8_cut(buf_bytes(&conn->out), buf_size(&conn->out), WRITE_MAX);
+		size_t len = piece_of(buf_bytes(&conn->out), buf_size(&conn->out));
 
 		put(conn, buf_bytes(&conn->out), len, false);
 		buf_consume(&conn->out, len);
@@ -335,7 +312,7 @@ enum err fcgi_write(struct fcgi_request *conn, const void *bytes, size_t len)
 		return ERR_OK;
 	if (len > conn->server->limits.output_max - buf_size(&conn->out))
 		return ERR_TOO_BIG;
-	if (buf_size(&conn->out) == 0 && len <= WRITE_MAX && writable_now(conn)) {
+	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && writable_now(conn)) {
 		put(conn, bytes, len, false);
 		return ERR_OK;
 	}
@@ -355,7 +332,7 @@ size_t fcgi_backlog(const struct fcgi_request *conn)
 
 void fcgi_end(struct fcgi_request *conn)
 {
-	set_active(conn, CONN_ENDING);
+	go(conn, CONN_ENDING);
 	flush(conn);
 }
 
@@ -363,8 +340,8 @@ enum err fcgi_write_end(struct fcgi_request *conn, const void *bytes, size_t len
 {
 	enum err rc;
 
-	if (buf_size(&conn->out) == 0 && len <= WRITE_MAX && !conn->broken && writable_now(conn)) {
-		set_active(conn, CONN_ENDING);
+	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && !conn->broken && writable_now(conn)) {
+		go(conn, CONN_ENDING);
 		put(conn, bytes, len, true);
 		finish(conn);
 		return ERR_OK;
@@ -383,175 +360,176 @@ void fcgi_abort(struct fcgi_request *conn)
 
 /* ---- reading ---- */
 
+/* A request was decoded, wherever: hand it out. */
 static void hand_out(struct fcgi_request *conn)
 {
-	FCGX_FreeStream(&conn->fcgx.in); /* 8 KiB that a stream would hold for minutes */
-	set_active(conn, CONN_ACTIVE);
-	watch_state(conn);
-	conn->server->on_request(conn, conn->server->arg);
-}
+	struct fcgi_server *server = conn->server;
 
-/* Reads the body to its end; runs on the loop when all of it is there, else in the thread pool. */
-static void read_body(struct fcgi_request *conn)
-{
-	for (;;) {
-		char *room = buf_room(&conn->body, 8192);
-		int got;
-
-		if (room == NULL) {
-			char trash[8192];
-
-			conn->too_big = true;
-			while (FCGX_GetStr(trash, sizeof trash, conn->fcgx.in) == (int)sizeof trash)
-				continue;
-			return;
-		}
-		got = FCGX_GetStr(room, 8192, conn->fcgx.in);
-		buf_claim(&conn->body, (size_t)got);
-		if (got < 8192)
-			return;
-	}
-}
-
-static void on_body_work(uv_work_t *work)
-{
-	read_body(work->data);
-}
-
-/* After the body was read, wherever: hand the request out, unless the peer broke off. */
-static void body_done(struct fcgi_request *conn)
-{
-	if (FCGX_GetError(conn->fcgx.in) != 0) {
+	if (conn->decoded == NULL) {
+		log_event(LOG_LEVEL_ERROR, "fastcgi", LOG_TEXT("why", "a request could not be decoded"));
 		close_conn(conn);
 		return;
 	}
-	if (buf_size(&conn->body) > conn->server->limits.body_max)
-		conn->too_big = true;
+	conn->too_big = conn->body.failed || buf_size(&conn->body) > server->limits.body_max;
 	if (conn->too_big)
 		buf_reset(&conn->body, 0);
-	hand_out(conn);
+	go(conn, CONN_ACTIVE);
+	watch_state(conn);
+	server->on_request(conn, server->arg);
 }
 
-static void on_body_done(uv_work_t *work, int status)
+static void on_decode_work(uv_work_t *work)
+{
+	struct fcgi_request *conn = work->data;
+
+	conn->decoded = codec_decode(NULL, buf_bytes(&conn->in), conn->used, &conn->body);
+}
+
+static void on_decoded(uv_work_t *work, int status)
 {
 	struct fcgi_request *conn = work->data;
 
 	(void)status;
-	conn->state = CONN_HEAD;
+	conn->state = CONN_READING;
+	buf_consume(&conn->in, conn->used);
+	if (buf_size(&conn->in) == 0)
+		buf_free(&conn->in);
 	if (conn->closing)
 		close_conn(conn);
 	else
-		body_done(conn);
+		hand_out(conn);
 }
 
-/*
- * The whole head is in the socket's buffer: let libfcgi decode it. `followed`: more bytes came behind the request,
- * which libfcgi's reader may swallow, so the connection cannot be kept.
- */
-static void accept_request(struct fcgi_request *conn, const struct record_scan *scan, bool followed)
+/* Decodes a large request without making others wait. */
+static void decode_in_pool(struct fcgi_request *conn)
 {
-	struct fcgi_server *server = conn->server;
-
-	FCGX_InitRequest(&conn->fcgx, -1, FCGI_FAIL_ACCEPT_ON_INTR);
-	conn->fcgx.ipcFd = conn->fd;
-	conn->fcgx.keepConnection = 1;
-	FCGX_Detach(&conn->fcgx);
-	conn->keep = scan->keep_conn && !followed;
-	conn->too_big = conn->pipelined = conn->broken = false;
-	buf_init(&conn->body, server->limits.body_max + 8192);
-	buf_init(&conn->out, server->limits.output_max);
-	if (FCGX_Accept_r(&conn->fcgx) != 0) {
-		/* record.c accepts less than libfcgi does, so this is memory or a bug. libfcgi closed the socket. */
-		log_event(LOG_LEVEL_ERROR, "fastcgi", LOG_TEXT("while", "decoding a request"));
-		conn->fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		close_conn(conn);
-		return;
-	}
-	if (scan->complete) {
-		read_body(conn);
-		body_done(conn);
-		return;
-	}
-	conn->state = CONN_BODY;
+	conn->state = CONN_DECODING;
 	watch_state(conn);
 	conn->work.data = conn;
-	if (uv_queue_work(server->loop, &conn->work, on_body_work, on_body_done) != 0) {
-		conn->state = CONN_HEAD;
+	if (uv_queue_work(conn->server->loop, &conn->work, on_decode_work, on_decoded) != 0) {
+		conn->state = CONN_READING;
 		close_conn(conn);
 	}
 }
 
-static void on_repeek(uv_timer_t *timer)
+static void refuse(struct fcgi_request *conn, const char *why)
 {
-	on_readable(timer->data);
+	log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", why));
+	close_conn(conn);
 }
 
-/* Half a request: level-triggered polling would spin on it, so look again a little later. */
-static void wait_for_more(struct fcgi_request *conn)
+static void on_limit(uv_timer_t *timer)
 {
-	uint64_t now = uv_now(conn->server->loop);
+	refuse(timer->data, "half a request, then silence");
+}
 
-	if (conn->state == CONN_IDLE) {
-		set_active(conn, CONN_HEAD);
-		conn->head_since_ms = now;
-		conn->repeek_ms = REPEEK_MIN_MS;
-	} else if (now - conn->head_since_ms >= conn->server->limits.head_timeout_ms) {
-		log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", "half a request, then silence"));
-		close_conn(conn);
+/* A part of a request is there. The peer has some time to bring more, and as much again when it does. */
+static void wait_for_more(struct fcgi_request *conn, size_t wanted)
+{
+	size_t have = buf_size(&conn->in);
+
+	conn->wanted = wanted;
+	if (conn->state == CONN_READING && have - conn->noted < PROGRESS)
 		return;
-	} else if (conn->repeek_ms < REPEEK_MAX_MS) {
-		conn->repeek_ms *= 2;
-	}
-	uv_timer_start(&conn->timer, on_repeek, conn->repeek_ms, 0);
+	conn->noted = have;
+	go(conn, CONN_READING);
+	uv_timer_start(&conn->timer, on_limit, conn->server->limits.head_timeout_ms, 0);
 	watch_state(conn);
+}
+
+/* Puts bytes aside until there is a whole request. */
+static bool keep_bytes(struct fcgi_request *conn, const char *bytes, size_t len)
+{
+	buf_append(&conn->in, bytes, len);
+	if (!conn->in.failed)
+		return true;
+	refuse(conn, "a request beyond MAX_REQUEST_SIZE");
+	return false;
+}
+
+/* `bytes` begin with a whole request of `used` bytes; what is behind it is kept for later. */
+static void begin_request(struct fcgi_request *conn, const char *bytes, size_t len,
+			  const struct record_scan *scan)
+{
+	bool kept = buf_size(&conn->in) > 0; /* then `bytes` are in conn->in */
+
+	uv_timer_stop(&conn->timer);
+	go(conn, CONN_READING);
+	conn->keep = scan->keep_conn;
+	conn->used = scan->bytes;
+	conn->broken = conn->too_big = false;
+	/* One more read of libfcgi's than the body needs must not fail it. */
+	buf_init(&conn->body, conn->server->limits.body_max + 16384);
+	buf_init(&conn->out, conn->server->limits.output_max);
+	if (kept && scan->bytes > CODEC_SMALL) {
+		decode_in_pool(conn);
+		return;
+	}
+	conn->decoded = codec_decode(conn->server->codec, bytes, scan->bytes, &conn->body);
+	if (kept)
+		buf_consume(&conn->in, scan->bytes);
+	else if (len > scan->bytes && !keep_bytes(conn, bytes + scan->bytes, len - scan->bytes))
+		return;
+	if (buf_size(&conn->in) == 0)
+		buf_free(&conn->in);
+	hand_out(conn);
+}
+
+/* More bytes of a request, or of several. */
+static void take_request(struct fcgi_request *conn, const char *bytes, size_t len)
+{
+	struct record_scan scan;
+
+	if (buf_size(&conn->in) > 0) {
+		if (!keep_bytes(conn, bytes, len))
+			return;
+		bytes = buf_bytes(&conn->in);
+		len = buf_size(&conn->in);
+		if (len < conn->wanted) {
+			wait_for_more(conn, conn->wanted);
+			return;
+		}
+	}
+	switch (record_scan(&scan, bytes, len)) {
+	case RECORD_BAD:
+		refuse(conn, scan.why);
+		return;
+	case RECORD_COMPLETE:
+		begin_request(conn, bytes, len, &scan);
+		return;
+	case RECORD_MORE:
+		break;
+	}
+	if (!scan.head_complete && len > HEAD_MAX)
+		refuse(conn, "parameters beyond 64 KiB");
+	else if (buf_size(&conn->in) > 0 || keep_bytes(conn, bytes, len))
+		wait_for_more(conn, scan.bytes);
 }
 
 static void on_readable(struct fcgi_request *conn)
 {
 	struct fcgi_server *server = conn->server;
-	ssize_t got = recv(conn->fd, server->peek, PEEK_MAX, MSG_PEEK | MSG_DONTWAIT);
-	struct record_scan scan;
+	bool busy = conn->state == CONN_ACTIVE || conn->state == CONN_ENDING;
+	ssize_t got =
+	    recv(conn->fd, server->scratch, sizeof server->scratch, MSG_DONTWAIT | (busy ? MSG_PEEK : 0));
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {
 		leave(conn);
-		return;
-	}
-	if (conn->state == CONN_ACTIVE || conn->state == CONN_ENDING) {
+	} else if (busy) {
 		conn->pipelined = true;
 		watch_state(conn);
-		return;
+	} else {
+		take_request(conn, server->scratch, (size_t)got);
 	}
-	switch (record_scan(&scan, server->peek, (size_t)got)) {
-	case RECORD_BAD:
-		log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", scan.why));
-		close_conn(conn);
-		return;
-	case RECORD_MORE:
-		if (got == PEEK_MAX && !scan.head_complete) {
-			log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", "parameters beyond 64 KiB"));
-			close_conn(conn);
-			return;
-		}
-		if (got < PEEK_MAX) {
-			wait_for_more(conn);
-			return;
-		}
-		break;
-	case RECORD_COMPLETE:
-		break;
-	}
-	uv_timer_stop(&conn->timer);
-	set_active(conn, CONN_HEAD);
-	accept_request(conn, &scan, scan.complete && scan.bytes < (size_t)got);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct fcgi_request *conn = poll->data;
 
-	if (status < 0 || (events & UV_DISCONNECT)) {
+	if (status < 0 || ((events & UV_DISCONNECT) && !(events & UV_READABLE))) {
 		/* nginx closes its whole socket when the client leaves: nothing written from here on arrives. */
 		leave(conn);
 		return;
@@ -568,18 +546,15 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 /* ---- accepting ---- */
 
 /*
- * uv_poll_init() makes the socket non-blocking, which libfcgi cannot write to: undo that. TCP_NODELAY and the
- * rest fail harmlessly on a unix socket.
+ * uv_poll_init() makes the socket non-blocking, which libfcgi cannot write to: undo that. TCP_NODELAY fails harmlessly on
+ * a unix socket.
  */
-static void prepare_socket(int fd, uint64_t timeout_ms)
+static void prepare_socket(int fd)
 {
-	struct timeval timeout = { .tv_sec = (time_t)(timeout_ms / 1000),
-				   .tv_usec = (suseconds_t)(timeout_ms % 1000 * 1000) };
 	int size = SOCKET_BUFFER, on = 1;
 
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
@@ -592,13 +567,14 @@ static void open_conn(struct fcgi_server *server, int fd)
 		close(fd);
 		return;
 	}
-	prepare_socket(fd, server->limits.head_timeout_ms);
+	prepare_socket(fd);
 	uv_timer_init(server->loop, &conn->timer);
 	conn->open_handles = 2;
 	conn->server = server;
 	conn->fd = fd;
 	conn->poll.data = conn->timer.data = conn;
 	conn->state = CONN_IDLE;
+	buf_init(&conn->in, server->limits.body_max + HEAD_MAX + RECORDS_MAX);
 	conn->next = server->conns;
 	if (conn->next != NULL)
 		conn->next->prev = conn;
@@ -646,17 +622,18 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 			  struct error *why)
 {
 	struct fcgi_server *server = calloc(1, sizeof *server);
+	enum err rc;
 
 	if (server == NULL)
 		return error_set(why, ERR_NOMEM, NULL, "memory for the FastCGI server");
-	if (!open_encoder(server)) {
-		free(server);
-		return error_set(why, ERR_NOMEM, NULL, "memory for the FastCGI encoder: %s", strerror(errno));
+	rc = codec_open(&server->codec, why);
+	if (rc == ERR_OK && uv_poll_init(loop, &server->poll, listen_fd) != 0) {
+		codec_close(server->codec);
+		rc = error_set(why, ERR_NOMEM, NULL, "watching the listening socket");
 	}
-	if (FCGX_Init() != 0 || uv_poll_init(loop, &server->poll, listen_fd) != 0) {
-		close_encoder(server);
+	if (rc != ERR_OK) {
 		free(server);
-		return error_set(why, ERR_NOMEM, NULL, "watching the listening socket");
+		return rc;
 	}
 	uv_timer_init(loop, &server->pause);
 	server->open_handles = 2;
@@ -710,7 +687,7 @@ size_t fcgi_server_active(const struct fcgi_server *server)
 
 const char *fcgi_param(const struct fcgi_request *conn, const char *name)
 {
-	const char *value = FCGX_GetParam(name, conn->fcgx.envp);
+	const char *value = codec_param(conn->decoded, name);
 
 	return value != NULL ? value : "";
 }

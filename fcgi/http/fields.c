@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/utf8.h"
+#include "http/strict.h"
 
 #define DEPTH_MAX  32    /* nesting of a request body */
 #define VALUES_MAX 10000 /* a body of 10 MiB may hold one long text, but not a million objects */
@@ -37,41 +38,6 @@ bool fields_content_type_ok(const char *type)
 	return true;
 }
 
-/* Counts what json-c would allocate an object for, without allocating: commas, colons and brackets outside strings. */
-static bool too_many_values(const char *body, size_t len)
-{
-	size_t values = 0;
-	bool in_string = false;
-
-	for (size_t i = 0; i < len && values <= VALUES_MAX; i++) {
-		char c = body[i];
-
-		if (c == '"')
-			in_string = !in_string;
-		else if (in_string && c == '\\')
-			i++;
-		else if (!in_string && (c == ',' || c == ':' || c == '[' || c == '{'))
-			values++;
-	}
-	return values > VALUES_MAX;
-}
-
-/* Where a text holds a raw control character, which json-c lets pass; `len` when none does. */
-static size_t raw_control(const char *body, size_t len)
-{
-	bool in_string = false;
-
-	for (size_t i = 0; i < len; i++) {
-		if (in_string && (unsigned char)body[i] < 0x20)
-			return i;
-		if (body[i] == '"')
-			in_string = !in_string;
-		else if (in_string && body[i] == '\\')
-			i++;
-	}
-	return len;
-}
-
 /* Where the first byte at or behind `at` is that is no JSON white space; `len` when there is none. */
 static size_t skip_blanks(const char *body, size_t at, size_t len)
 {
@@ -84,7 +50,8 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 {
 	struct json_tokener *tokener;
 	enum json_tokener_error error;
-	size_t end, control;
+	struct strict_scan scan = strict_json(body, len);
+	size_t end;
 
 	*doc = NULL;
 	if (skip_blanks(body, 0, len) == len)
@@ -92,7 +59,7 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 	if (!utf8_valid(body, len))
 		return error_set(why, ERR_BAD_REQUEST, "请求体不是有效的 UTF-8 文本",
 				 "invalid UTF-8 in the body");
-	if (len > INT_MAX || too_many_values(body, len))
+	if (len > INT_MAX || scan.values > VALUES_MAX)
 		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 过于复杂", "too many JSON values");
 	tokener = json_tokener_new_ex(DEPTH_MAX);
 	if (tokener == NULL)
@@ -106,10 +73,9 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 		error = json_tokener_get_error(tokener);
 		end = len;
 	}
-	control = raw_control(body, len);
-	if (control < len) {
-		end = control;
-		error = json_tokener_error_parse_string;
+	if (scan.bad < len) {
+		end = scan.bad;
+		error = json_tokener_error_parse_unexpected;
 	}
 	json_tokener_free(tokener);
 	end = skip_blanks(body, end, len);

@@ -111,6 +111,7 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 	for (size_t at = 0; at < len; at += record.total_len) {
 		if (p[at] != 1)
 			return bad(scan, "a version that is not 1");
+		scan->bytes = at + HEADER_LEN;
 		if (!read_record(&record, p + at, len - at))
 			return RECORD_MORE;
 		if (id == 0 && record.type != TYPE_BEGIN)
@@ -119,6 +120,7 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 			return bad(scan, "a second request id on one connection");
 		if (id != 0 && record.type != (scan->head_complete ? TYPE_STDIN : TYPE_PARAMS))
 			return bad(scan, "a record that is out of order");
+		scan->bytes = at + record.total_len;
 		if (record.total_len > len - at)
 			return RECORD_MORE;
 		if (id == 0) {
@@ -133,7 +135,6 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 			scan->head_complete = true;
 		} else if (record.content_len == 0) {
 			scan->complete = true;
-			scan->bytes = at + record.total_len;
 			return RECORD_COMPLETE;
 		}
 	}

@@ -20,8 +20,9 @@ struct record_scan {
 	bool head_complete; /* the parameters are all there */
 	bool complete;      /* the body, too */
 	bool keep_conn;     /* FCGI_KEEP_CONN was set */
-	size_t bytes;       /* the request's length; RECORD_COMPLETE only */
-	const char *why;    /* a constant English text; RECORD_BAD only */
+	size_t
+	    bytes; /* COMPLETE: the request's length; MORE: with fewer bytes than this the verdict will be the same */
+	const char *why; /* a constant English text; RECORD_BAD only */
 };
 
 /* Scans the `len` bytes that a connection has brought for its next request. */

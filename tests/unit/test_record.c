@@ -189,7 +189,8 @@ static void test_record_is_not_fooled_by_a_corrupt_byte(void **state)
 				bytes[at] = (char)(bytes[at] ^ (int)flip);
 				verdict = record_scan(&scan, bytes, len);
 				expected = reference((const unsigned char *)bytes, len);
-				if ((verdict == RECORD_COMPLETE) != (expected > 0) || scan.bytes != expected)
+				if ((verdict == RECORD_COMPLETE) != (expected > 0) ||
+				    (verdict == RECORD_COMPLETE && scan.bytes != expected))
 					fail_msg(
 					    "byte %zu flipped by %02x: verdict %d, %zu bytes, expected %zu",
 					    at, flip, verdict, scan.bytes, expected);

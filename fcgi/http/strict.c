@@ -1,0 +1,102 @@
+/*
+ * strict.c - see strict.h.
+ */
+#include "http/strict.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <string.h>
+
+static size_t digits(const char *p, size_t len)
+{
+	size_t n = 0;
+
+	while (n < len && isdigit((unsigned char)p[n]))
+		n++;
+	return n;
+}
+
+/* RFC 8259, section 6: [ minus ] int [ frac ] [ exp ] */
+static bool is_number(const char *p, size_t len)
+{
+	size_t at = len > 0 && p[0] == '-', run = digits(p + at, len - at);
+
+	if (run == 0 || (run > 1 && p[at] == '0'))
+		return false;
+	at += run;
+	if (at < len && p[at] == '.') {
+		run = digits(p + at + 1, len - at - 1);
+		if (run == 0)
+			return false;
+		at += 1 + run;
+	}
+	if (at < len && (p[at] == 'e' || p[at] == 'E')) {
+		at++;
+		at += at < len && (p[at] == '+' || p[at] == '-');
+		run = digits(p + at, len - at);
+		if (run == 0)
+			return false;
+		at += run;
+	}
+	return at == len;
+}
+
+static bool is_word(const char *p, size_t len, const char *word)
+{
+	return len == strlen(word) && memcmp(p, word, len) == 0;
+}
+
+static bool is_literal(const char *p, size_t len)
+{
+	return is_word(p, len, "true") || is_word(p, len, "false") || is_word(p, len, "null") ||
+	       is_number(p, len);
+}
+
+/* What literals are made of, and what is mistaken for one. */
+static bool is_literal_byte(char c)
+{
+	return isalnum((unsigned char)c) || c == '+' || c == '-' || c == '.';
+}
+
+/* Length of the string that begins at `p` with a quote, up to a raw control character (*bad) or its other quote. */
+static size_t string_len(const char *p, size_t len, bool *bad)
+{
+	size_t at = 1;
+
+	while (at < len && p[at] != '"') {
+		if ((unsigned char)p[at] < 0x20) {
+			*bad = true;
+			return at;
+		}
+		at += p[at] == '\\' ? 2 : 1;
+	}
+	return at < len ? at + 1 : len;
+}
+
+struct strict_scan strict_json(const char *text, size_t len)
+{
+	struct strict_scan scan = { .bad = len };
+	size_t step;
+
+	for (size_t at = 0; at < len; at += step) {
+		bool bad = false;
+
+		step = 1;
+		if (text[at] == '"') {
+			step = string_len(text + at, len - at, &bad);
+		} else if (is_literal_byte(text[at])) {
+			while (at + step < len && is_literal_byte(text[at + step]))
+				step++;
+			bad = !is_literal(text + at, step);
+			if (bad)
+				step = 0;
+		} else if (strchr(",:[{", text[at]) != NULL) {
+			scan.values++;
+		}
+		if (bad) {
+			scan.bad = at + step;
+			break;
+		}
+	}
+	return scan;
+}

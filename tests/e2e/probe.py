@@ -1,0 +1,94 @@
+"""
+What tests measure: how long others wait, and what a process holds.
+"""
+import http.client
+import json
+import os
+import threading
+import time
+
+
+def status_field(pid, name):
+    """A size of /proc/PID/status, in KiB."""
+    with open('/proc/%d/status' % pid) as file:
+        for line in file:
+            if line.startswith(name + ':'):
+                return int(line.split()[1])
+    raise KeyError(name)
+
+
+def rss_kib(pid):
+    return status_field(pid, 'VmRSS')
+
+
+def is_instrumented(pid):
+    """Under a sanitizer or valgrind a process is slow, and keeps freed memory: its size says nothing about leaks."""
+    return status_field(pid, 'VmSize') > 1 << 30 or 'valgrind' in os.readlink('/proc/%d/exe' % pid)
+
+
+def descriptors(pid):
+    return len(os.listdir('/proc/%d/fd' % pid))
+
+
+class Prober:
+    """
+    A client that asks again and again, on kept connections, and keeps the time of each answer: GET /health and short
+    chats in turn. `with Prober(stack) as prober: …` asks for as long as the block lasts.
+    """
+
+    def __init__(self, stack, chats=True):
+        self.address = ('127.0.0.1', stack.port)
+        self.chats = chats
+        self.times = []
+        self.error = None
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def ask_once(self, link, number):
+        """Asks, and returns the seconds that it took."""
+        begun = time.perf_counter()
+        if self.chats and number % 2:
+            body = json.dumps({'message': '第 %d 个问题' % number}).encode()
+            link.request('POST', '/chat', body, {'Content-Type': 'application/json'})
+        else:
+            link.request('GET', '/health')
+        answer = link.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
+        return time.perf_counter() - begun
+
+    def run(self):
+        link = http.client.HTTPConnection(*self.address, timeout=30)
+        number = 0
+        try:
+            while not self.stopping.is_set():
+                self.times.append(self.ask_once(link, number))
+                number += 1
+        except Exception as error:  # told where the block ends
+            self.error = error
+        finally:
+            link.close()
+
+    def measured(self, count):
+        """Whether so many answers have come; raises what went wrong."""
+        if self.error is not None:
+            raise self.error
+        return len(self.times) >= count
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stopping.set()
+        self.thread.join(60)
+        if kind is None and self.error is not None:
+            raise self.error
+        assert kind is not None or not self.thread.is_alive(), 'an answer did not come'
+
+    def p99(self):
+        times = sorted(self.times)
+        return times[len(times) * 99 // 100]
+
+    def longest(self):
+        return max(self.times)
