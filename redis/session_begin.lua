@@ -1,7 +1,8 @@
 -- A message arrives for a session: may this user use it, is it this message's turn, and which conversation goes on?
 -- Called once when the message arrives, and again (same ticket) whenever something may have changed, until it is granted.
 --
--- KEYS[1]  the session, a hash: owner, conversation, epoch, count, active, and while a turn runs: turn, turn_until
+-- KEYS[1]  the session, a hash: owner, conversation, epoch, count, counted (the last tickets that were), active, and while
+--          a turn runs: turn, turn_until
 -- KEYS[2]  a list of the tickets that wait, in order of arrival
 -- KEYS[3]  a sorted set: until when (Unix ms) each ticket's worker vouches for it
 -- ARGV[1]  user_id of the request, or "" when it named none

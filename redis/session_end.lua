@@ -4,28 +4,32 @@
 -- KEYS[2]  a list of the tickets that wait
 -- KEYS[3]  a sorted set: until when each ticket is vouched for
 -- ARGV[1]  the ticket
--- ARGV[2]  the epoch that the turn began with, or "" when there is nothing to save
+-- ARGV[2]  the epoch that the turn began with, or "" when its message was not accepted: there is nothing to save
 -- ARGV[3]  conversation that the turn was in
--- ARGV[4]  messages to count, 0 or 1
--- ARGV[5]  time to live, ms
--- ARGV[6]  the session's owner, or ""
+-- ARGV[4]  time to live, ms
+-- ARGV[5]  the session's owner, or ""
 -- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local epoch, turn, turn_until = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'turn', 'turn_until'))
+local epoch, counted, turn, turn_until = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'counted', 'turn', 'turn_until'))
 local saved = 0
 
 -- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
 if ARGV[2] ~= '' and (not epoch or epoch == ARGV[2]) then
 	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', string.format('%d%06d', time[1], time[2]))
-	if not epoch and ARGV[6] ~= '' then
-		redis.call('HSET', KEYS[1], 'owner', ARGV[6])
+	if not epoch and ARGV[5] ~= '' then
+		redis.call('HSET', KEYS[1], 'owner', ARGV[5])
 	end
 	if ARGV[3] ~= '' then
 		redis.call('HSET', KEYS[1], 'conversation', ARGV[3])
 	end
-	redis.call('HINCRBY', KEYS[1], 'count', ARGV[4])
-	redis.call('PEXPIRE', KEYS[1], ARGV[5])
+	-- Counted once, also when an answer of ours was lost and this is said again: see session_update.lua.
+	counted = counted or ' '
+	if not string.find(counted, ' ' .. ARGV[1] .. ' ', 1, true) then
+		redis.call('HINCRBY', KEYS[1], 'count', 1)
+		redis.call('HSET', KEYS[1], 'counted', ' ' .. ARGV[1] .. (string.match(counted, '^ %S+ %S+ %S+ ') or counted))
+	end
+	redis.call('PEXPIRE', KEYS[1], ARGV[4])
 	saved = 1
 end
 

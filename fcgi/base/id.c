@@ -3,7 +3,7 @@
  */
 #include "base/id.h"
 
-#include <stdio.h>
+#include <stdint.h>
 #include <sys/random.h>
 
 #include "base/utf8.h"
@@ -21,6 +21,16 @@ bool id_random(char out[ID_RANDOM_SIZE])
 	}
 	out[ID_RANDOM_SIZE - 1] = '\0';
 	return true;
+}
+
+double id_random_share(void)
+{
+	uint32_t number = 0;
+
+	/* Without a generator the pauses fall together: a pity, no more. */
+	if (getrandom(&number, sizeof number, GRND_NONBLOCK) != (ssize_t)sizeof number)
+		number = UINT32_MAX / 2;
+	return (double)number / 4294967296.0;
 }
 
 bool id_valid(const char *text, size_t len)

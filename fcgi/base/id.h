@@ -13,6 +13,9 @@
 /* Fills `out` with 32 lower-case hex digits from the kernel's generator. False when it has none to give. */
 bool id_random(char out[ID_RANDOM_SIZE]);
 
+/* A random number from 0 to just below 1, for pauses that must not fall together. Not for secrets. */
+double id_random_share(void);
+
 /* Whether `text` is 1 to ID_MAX bytes of valid UTF-8 without control characters (C0, DEL, C1). */
 bool id_valid(const char *text, size_t len);
 

@@ -134,9 +134,7 @@ static void on_saved(void *arg, const struct error *error)
 {
 	struct turn *turn = arg;
 
-	if (error != NULL)
-		log_event(LOG_LEVEL_WARN, "unsaved", LOG_TEXT("conversation", turn->ids.conversation_id),
-			  LOG_TEXT("cause", error->cause));
+	(void)error; /* claims.c logs it, and goes on trying */
 	turn->pending--;
 	turn_go(turn, TURN_OVER);
 	tell(turn);
@@ -226,6 +224,8 @@ static enum err on_accepted(void *arg, const struct coze_ids *ids)
 	turn->probing = false;
 	breaker_succeeded(&turn->context->breaker);
 	turn->ids = *ids;
+	/* Should it fail without a word, the next attempt belongs into the same conversation. */
+	snprintf(turn->conversation_id, sizeof turn->conversation_id, "%s", ids->conversation_id);
 	if (turn->accepted)
 		return ERR_OK; /* an attempt before this one was accepted, and failed without a word */
 	turn->accepted = true;
@@ -254,11 +254,6 @@ static void tell_breaker(struct turn *turn, const struct failure *failure)
 	turn->probing = false;
 }
 
-static double random_share(void)
-{
-	return (double)random() / (double)RAND_MAX;
-}
-
 /* How long to pause before another attempt, or 0 when there should be none. */
 static uint64_t pause_before_retry(struct turn *turn, const struct failure *failure)
 {
@@ -271,10 +266,10 @@ static uint64_t pause_before_retry(struct turn *turn, const struct failure *fail
 		/* The conversation gets free when the chat in it ends: that costs Coze nothing, so only the deadline limits. */
 		unsigned attempt = turn->occupied < OCCUPIED_ATTEMPT ? ++turn->occupied : OCCUPIED_ATTEMPT;
 
-		pause = retry_pause_ms(attempt, failure->error.retry_after_s, random_share());
+		pause = retry_pause_ms(attempt, failure->error.retry_after_s, id_random_share());
 	} else if ((failure->traits & CODE_RETRY) && turn->retries < context->max_retries &&
 		   !breaker_refuses(&context->breaker, now_ms(turn))) {
-		pause = retry_pause_ms(turn->retries + 1, failure->error.retry_after_s, random_share());
+		pause = retry_pause_ms(turn->retries + 1, failure->error.retry_after_s, id_random_share());
 	}
 	if (pause == 0 || now_ms(turn) + pause >= turn->ends_ms)
 		return 0;

@@ -58,6 +58,11 @@ enum err code_of_status(long status)
 	return ERR_COZE_CONFIG;
 }
 
+bool code_status_passes(long status)
+{
+	return status == 429 || status == 500 || (status >= 502 && status <= 504);
+}
+
 const char *code_status_reason(long status)
 {
 	static const struct {

@@ -4,6 +4,7 @@
 #ifndef COZE_CODE_H
 #define COZE_CODE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -28,6 +29,9 @@ const struct code *code_find(int64_t code);
 
 /* The error class of an HTTP status of 400 or more (or of a redirect, which Coze never sends). */
 enum err code_of_status(long status);
+
+/* Whether a request that got this status may fare better soon: 429, 500, 502, 503, 504. */
+bool code_status_passes(long status);
 
 /* The standard reason phrase of a status, such as "Unauthorized"; "" when it has none. */
 const char *code_status_reason(long status);

@@ -38,7 +38,7 @@ void failure_of_status(struct failure *failure, long status, int64_t number)
 	bool known = code->code != 0;
 	enum err err = known ? code->err : code_of_status(status);
 
-	failure->traits = known ? code->traits : err == ERR_COZE_BUSY ? CODE_RETRY : 0;
+	failure->traits = known ? code->traits : code_status_passes(status) ? CODE_RETRY : 0;
 	if (status >= 500)
 		failure->traits |= CODE_DOWN;
 	error_set(&failure->error, err, NULL, "Coze answered HTTP %ld, code %lld", status, (long long)number);

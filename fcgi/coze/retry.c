@@ -4,6 +4,7 @@
 #include "coze/retry.h"
 
 #define FIRST_MS       500
+#define TIMER_SLACK_MS 5 /* a loop's timer may be that early, by the wall clock */
 #define LONGEST_MS     30000
 #define EARNED         0.1   /* per request */
 #define GIVEN_PER_MS   0.001 /* so that a service with few requests can retry, too */
@@ -16,6 +17,8 @@ uint64_t retry_pause_ms(unsigned attempt, unsigned retry_after_s, double random)
 	uint64_t asked = (uint64_t)retry_after_s * 1000;
 
 	pause = (uint64_t)((double)pause * (0.75 + random / 2));
+	/* Who were told the same seconds must not come back in the same instant, nor before. */
+	asked += asked > 0 ? TIMER_SLACK_MS + (uint64_t)(random * FIRST_MS) : 0;
 	return pause > asked ? pause : asked;
 }
 

@@ -11,7 +11,8 @@
 
 /*
  * The pause before retry number `attempt` (from 1): 0.5 * 2^(attempt-1) seconds, at most 30, give or take a quarter by
- * `random` (0 to 1); longer when Coze said Retry-After.
+ * `random` (0 to 1); longer, with up to half a second on top, when
+ * Coze said Retry-After.
  */
 uint64_t retry_pause_ms(unsigned attempt, unsigned retry_after_s, double random);
 

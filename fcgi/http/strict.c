@@ -90,7 +90,7 @@ struct strict_scan strict_json(const char *text, size_t len)
 			bad = !is_literal(text + at, step);
 			if (bad)
 				step = 0;
-		} else if (strchr(",:[{", text[at]) != NULL) {
+		} else if (memchr(",:[{", text[at], 4) != NULL) {
 			scan.values++;
 		}
 		if (bad) {

@@ -60,6 +60,7 @@ struct claims {
 	uint64_t next_ticket;
 	struct claim *all;
 	size_t count;
+	uint64_t unsaved_logged_ms;
 	size_t closing; /* timers that libuv has not let go of */
 	bool closed;
 	struct claim *buckets[BUCKETS];
@@ -179,6 +180,16 @@ static void on_renewal_time(uv_timer_t *timer)
 	if (claim->asking == 0 &&
 	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) == ERR_OK)
 		claim->asking++;
+}
+
+/* Redis is back, maybe without its memory: say whose the sessions are before anybody else asks for them. */
+static void on_redis_ready(void *arg)
+{
+	struct claims *claims = arg;
+
+	for (struct claim *claim = claims->all; claim != NULL; claim = claim->next)
+		if (claim->state == CLAIM_HOLDING)
+			on_renewal_time(&claim->timer);
 }
 
 static void refuse(struct claim *claim, const struct error *error)
@@ -356,9 +367,9 @@ static void on_updated(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct claim *claim = arg;
 
+	(void)err; /* the end says it again */
 	(void)reply;
 	claim->asking--;
-	claim->counted = err == ERR_OK;
 	if (claim->claims->closed)
 		release(claim);
 	else if (claim->state == CLAIM_ENDING)
@@ -369,7 +380,7 @@ void claim_accepted(struct claim *claim, const char *conversation_id)
 {
 	char key[SESSION_KEY_SIZE];
 	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"), text(claim->epoch),
-					  text(conversation_id), text("1") };
+					  text(conversation_id), text(claim->ticket) };
 
 	assert(claim->state == CLAIM_HOLDING);
 	claim->accepted = true;
@@ -392,6 +403,19 @@ static void on_save_time(uv_timer_t *timer)
 	save(timer->data);
 }
 
+/* Many turns may end while Redis is away: one line a second says so for all. */
+static void log_unsaved(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+	uint64_t now = uv_now(claims->loop);
+
+	if (!claim->accepted || (claims->unsaved_logged_ms != 0 && now - claims->unsaved_logged_ms < 1000))
+		return;
+	claims->unsaved_logged_ms = now;
+	log_event(LOG_LEVEL_WARN, "unsaved", LOG_TEXT("session", claim->session_id),
+		  LOG_NUMBER("claims", claims->count));
+}
+
 /* Redis did not take it: say so once, and go on trying while the session could still be there. */
 static void save_later(struct claim *claim)
 {
@@ -399,6 +423,7 @@ static void save_later(struct claim *claim)
 	struct error error;
 
 	error_set(&error, ERR_STORE, NULL, "saving the session: redis is away, slow or refuses");
+	log_unsaved(claim);
 	tell_saved(claim, &error);
 	/* Without anything to save there is only the session to let go of, and that lapses by itself. */
 	if (uv_now(claim->claims->loop) - claim->since_ms >
@@ -442,13 +467,12 @@ static void save(struct claim *claim)
 					  text(claim->ticket),
 					  text(claim->accepted ? claim->epoch : ""),
 					  text(claim->conversation_id),
-					  text(claim->accepted && !claim->counted ? "1" : "0"),
 					  text(claims->ttl_ms),
 					  text(claim->owner) };
 
 	if (claim->asking > 0)
 		return; /* its answer comes first, and calls again */
-	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 9, on_ended, claim) == ERR_OK)
+	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 8, on_ended, claim) == ERR_OK)
 		claim->asking++;
 	else
 		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */
@@ -484,6 +508,7 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
 	}
 	claims->loop = loop;
 	claims->redis = redis;
+	redis_on_ready(redis, on_redis_ready, claims);
 	claims->options = *options;
 	snprintf(claims->channel, sizeof claims->channel, "coze:wake:%s", random);
 	snprintf(claims->ttl_ms, sizeof claims->ttl_ms, "%llu", (unsigned long long)options->ttl_ms);
@@ -505,6 +530,7 @@ void claims_close(struct claims *claims)
 	struct error error;
 
 	claims->closed = true;
+	redis_on_ready(claims->redis, NULL, NULL);
 	redis_close(claims->listener);
 	for (claim = claims->all; claim != NULL; claim = next) {
 		next = claim->next;

@@ -7,7 +7,6 @@
  */
 #include "store/redis.h"
 
-#include <hiredis/adapters/libuv.h>
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 #include <netdb.h>
@@ -49,6 +48,8 @@ struct redis {
 	bool closed;
 	bool told_down; /* the log knows */
 	uint64_t refusal_logged_ms;
+	void (*on_ready)(void *arg);
+	void *ready_arg;
 };
 
 /* A command on its way, with a copy of a script's arguments, for when it has to be sent once more. */
@@ -65,6 +66,99 @@ struct command {
 };
 
 static void connect_now(struct redis *redis);
+
+/* ---- hiredis on the loop ---- */
+
+/*
+ * As hiredis' own adapter for libuv, but for one thing: that one ignores errors of the poll (a reset, a refused connection),
+ * after which libuv polls no more, so that a broken connection would never be noticed.
+ */
+struct socket_watch {
+	uv_poll_t poll;
+	redisAsyncContext *context; /* NULL once hiredis has let go */
+	int events;
+};
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+	struct socket_watch *watch = poll->data;
+
+	if (status < 0)
+		events = watch->events; /* hiredis meets the error when it tries */
+	if (watch->context != NULL && (events & UV_READABLE))
+		redisAsyncHandleRead(watch->context);
+	if (watch->context != NULL && (events & UV_WRITABLE))
+		redisAsyncHandleWrite(watch->context);
+}
+
+static void watch_events(struct socket_watch *watch, int events)
+{
+	watch->events = events;
+	if (events == 0)
+		uv_poll_stop(&watch->poll);
+	else
+		uv_poll_start(&watch->poll, events, on_socket);
+}
+
+static void add_read(void *arg)
+{
+	struct socket_watch *watch = arg;
+
+	watch_events(watch, watch->events | UV_READABLE);
+}
+
+static void del_read(void *arg)
+{
+	struct socket_watch *watch = arg;
+
+	watch_events(watch, watch->events & ~UV_READABLE);
+}
+
+static void add_write(void *arg)
+{
+	struct socket_watch *watch = arg;
+
+	watch_events(watch, watch->events | UV_WRITABLE);
+}
+
+static void del_write(void *arg)
+{
+	struct socket_watch *watch = arg;
+
+	watch_events(watch, watch->events & ~UV_WRITABLE);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static void let_go(void *arg)
+{
+	struct socket_watch *watch = arg;
+
+	watch->context = NULL;
+	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static bool put_on_loop(redisAsyncContext *context, uv_loop_t *loop)
+{
+	struct socket_watch *watch = calloc(1, sizeof *watch);
+
+	if (watch == NULL || uv_poll_init(loop, &watch->poll, context->c.fd) != 0) {
+		free(watch);
+		return false;
+	}
+	watch->poll.data = watch;
+	watch->context = context;
+	context->ev.addRead = add_read;
+	context->ev.delRead = del_read;
+	context->ev.addWrite = add_write;
+	context->ev.delWrite = del_write;
+	context->ev.cleanup = let_go;
+	context->ev.data = watch;
+	return true;
+}
 
 /* ---- going down ---- */
 
@@ -298,6 +392,8 @@ static void come_up(struct redis *redis)
 		log_event(LOG_LEVEL_INFO, "redis", LOG_TEXT("state", "up"),
 			  LOG_TEXT("channel", redis->options.channel));
 	redis->told_down = false;
+	if (redis->on_ready != NULL)
+		redis->on_ready(redis->ready_arg);
 }
 
 static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
@@ -403,7 +499,7 @@ static void attach(struct redis *redis, redisAsyncContext *context)
 	context->data = redis;
 	redis->state = REDIS_CONNECTING;
 	redis->context = context;
-	if (redisLibuvAttach(context, redis->loop) != REDIS_OK) {
+	if (!put_on_loop(context, redis->loop)) {
 		go_down(redis, "attaching to the loop");
 		return;
 	}
@@ -500,6 +596,12 @@ void redis_close(struct redis *redis)
 		uv_cancel((uv_req_t *)&redis->resolver);
 	uv_close((uv_handle_t *)&redis->retry, on_handle_closed);
 	uv_close((uv_handle_t *)&redis->limit, on_handle_closed);
+}
+
+void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg)
+{
+	redis->on_ready = fn;
+	redis->ready_arg = arg;
 }
 
 bool redis_ready(const struct redis *redis)

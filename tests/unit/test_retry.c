@@ -46,14 +46,26 @@ static void test_retry_pause_of_odd_attempts_is_sane(void **state)
 static void test_retry_after_is_a_lower_bound(void **state)
 {
 	(void)state;
-	assert_int_equal(retry_pause_ms(1, 3, 0.5), 3000);
-	assert_int_equal(retry_pause_ms(4, 3, 0.5), 4000);
-	assert_int_equal(retry_pause_ms(9, 120, 1), 120000);
-	assert_int_equal(retry_pause_ms(1, 86400, 0), 86400000);
-	assert_int_equal(retry_pause_ms(1, UINT32_MAX, 0), (uint64_t)UINT32_MAX * 1000);
+	assert_int_equal(retry_pause_ms(4, 3, 0.5), 4000); /* its own pause is longer */
 	for (unsigned attempt = 1; attempt < 10; attempt++)
 		for (unsigned asked = 0; asked < 40; asked++)
 			assert_true(retry_pause_ms(attempt, asked, 0) >= (uint64_t)asked * 1000);
+}
+
+/* Who were told the same seconds come back spread over half a second, and not before. */
+static void test_retry_after_is_spread(void **state)
+{
+	static const unsigned asked[] = { 3, 120, 86400, UINT32_MAX };
+
+	(void)state;
+	for (unsigned i = 0; i < COUNT(asked); i++) {
+		uint64_t least = (uint64_t)asked[i] * 1000;
+
+		assert_true(retry_pause_ms(1, asked[i], 0) >= least);
+		assert_true(retry_pause_ms(1, asked[i], 0) < retry_pause_ms(1, asked[i], 0.5));
+		assert_true(retry_pause_ms(1, asked[i], 0.5) < retry_pause_ms(1, asked[i], 1));
+		assert_true(retry_pause_ms(1, asked[i], 1) <= least + 510);
+	}
 }
 
 /* How many retries the budget allows at this time. */
@@ -167,6 +179,7 @@ int main(void)
 		cmocka_unit_test(test_retry_pause_is_spread),
 		cmocka_unit_test(test_retry_pause_of_odd_attempts_is_sane),
 		cmocka_unit_test(test_retry_after_is_a_lower_bound),
+		cmocka_unit_test(test_retry_after_is_spread),
 		cmocka_unit_test(test_retry_budget_begins_with_its_floor),
 		cmocka_unit_test(test_retry_budget_is_a_tenth_of_the_requests),
 		cmocka_unit_test(test_retry_budget_keeps_an_outage_from_being_multiplied),
