@@ -9,7 +9,7 @@
 -- ARGV[2]  time to live of the session, ms
 -- ARGV[3]  the ticket: unique, and behind its @ the channel that wakes its worker
 -- ARGV[4]  how long the turn, or the place in the queue, is held without being renewed, ms
--- Answer:  {"forbidden"}, {"wait", ms after which the running turn may be dead}, or {"ok", conversation, epoch, owner};
+-- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner};
 --          texts are "" when there is none
 --
 -- The epoch is a time in microseconds that changes whenever somebody clears or binds the session: what a turn writes
@@ -43,7 +43,8 @@ if running or (first and first ~= ticket) then
 	end
 	redis.call('PEXPIRE', KEYS[2], ARGV[2])
 	redis.call('PEXPIRE', KEYS[3], ARGV[2])
-	return { 'wait', running and tostring(turn_until - now_ms) or '0' }
+	local ends = running and turn_until or tonumber(redis.call('ZSCORE', KEYS[3], first) or 0)
+	return { 'wait', string.format('%d', ends - now_ms) }
 end
 if first == ticket then
 	redis.call('LPOP', KEYS[2])
@@ -59,5 +60,6 @@ if owner == '' and ARGV[1] ~= '' then
 	redis.call('HSET', KEYS[1], 'owner', owner)
 end
 redis.call('HSET', KEYS[1], 'active', now, 'turn', ticket, 'turn_until', string.format('%d', now_ms + hold_ms))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- A session does not expire under a running turn, however short its life is.
+redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[2]), 2 * hold_ms))
 return { 'ok', conversation, epoch, owner }

@@ -8,16 +8,17 @@
 -- ARGV[3]  conversation that the turn was in
 -- ARGV[4]  time to live, ms
 -- ARGV[5]  the session's owner, or ""
+-- ARGV[6]  1 when session_update.lua is known to have counted the message
 -- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch, counted, turn, turn_until = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'counted', 'turn', 'turn_until'))
-local saved = 0
+local lost, saved = not epoch, 0
 
 -- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
-if ARGV[2] ~= '' and (not epoch or epoch == ARGV[2]) then
+if ARGV[2] ~= '' and (lost or epoch == ARGV[2]) then
 	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', string.format('%d%06d', time[1], time[2]))
-	if not epoch and ARGV[5] ~= '' then
+	if lost and ARGV[5] ~= '' then
 		redis.call('HSET', KEYS[1], 'owner', ARGV[5])
 	end
 	if ARGV[3] ~= '' then
@@ -25,7 +26,7 @@ if ARGV[2] ~= '' and (not epoch or epoch == ARGV[2]) then
 	end
 	-- Counted once, also when an answer of ours was lost and this is said again: see session_update.lua.
 	counted = counted or ' '
-	if not string.find(counted, ' ' .. ARGV[1] .. ' ', 1, true) then
+	if lost or (ARGV[6] ~= '1' and not string.find(counted, ' ' .. ARGV[1] .. ' ', 1, true)) then
 		redis.call('HINCRBY', KEYS[1], 'count', 1)
 		redis.call('HSET', KEYS[1], 'counted', ' ' .. ARGV[1] .. (string.match(counted, '^ %S+ %S+ %S+ ') or counted))
 	end

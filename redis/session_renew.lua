@@ -12,7 +12,5 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'turn', ARGV[1], 'turn_until', string.format('%d', now_ms + ARGV[2]))
-if not turn then
-	redis.call('PEXPIRE', KEYS[1], ARGV[3])
-end
+redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[3]), 2 * ARGV[2]))
 return 1

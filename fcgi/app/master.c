@@ -306,6 +306,8 @@ int master_run(const struct config *config)
 	int status = EX_OSERR;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
 	sigemptyset(&master.signals);
 	sigaddset(&master.signals, SIGTERM);
 	sigaddset(&master.signals, SIGINT);

@@ -6,8 +6,10 @@
 #include "app/worker.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sysexits.h>
+#include <unistd.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -26,7 +28,7 @@
 #include "store/sessions.h"
 
 #define HEAD_TIMEOUT_MS    5000 /* for nginx to send a whole request: it does so at once */
-#define POLL_INTERVAL_MS   1000 /* coze-api section 4: once per second and chat  \ */
+#define POLL_INTERVAL_MS   1000 /* coze-api section 4: once per second and chat */
 #define REDIS_CONNECT_MS   2000
 #define REDIS_COMMAND_MS   1000 /* a Redis that is slower is as good as away */
 #define SETTLE_INTERVAL_MS 10   /* between looks whether the last cancellations have left */
@@ -43,6 +45,8 @@ struct worker {
 	uv_loop_t loop;
 	enum worker_state state;
 	const struct config *config;
+	pid_t master;
+	int listen_fd;
 	struct fcgi_server *server;
 	struct transport *transport;
 	struct coze *coze;
@@ -64,13 +68,17 @@ static void stop(struct worker *worker)
 	uv_stop(&worker->loop);
 }
 
+static bool is_settled(const struct worker *worker)
+{
+	return worker->service.turns.running == 0 && claims_count(worker->claims) == 0 &&
+	       transport_active(worker->transport) == 0 && fcgi_server_active(worker->server) == 0;
+}
+
 static void on_settle(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
-	if ((worker->service.turns.running == 0 && claims_count(worker->claims) == 0 &&
-	     transport_active(worker->transport) == 0) ||
-	    uv_now(&worker->loop) >= worker->settle_until_ms)
+	if (is_settled(worker) || uv_now(&worker->loop) >= worker->settle_until_ms)
 		stop(worker);
 }
 
@@ -85,32 +93,46 @@ static void settle(void *arg)
 	uv_timer_start(&worker->timer, on_settle, 0, SETTLE_INTERVAL_MS);
 }
 
+/* What still runs is ended properly: clients are told, Coze too, and sessions are let go of. */
+static void break_off(struct worker *worker)
+{
+	turns_stop(&worker->service.turns);
+	settle(worker);
+}
+
 static void on_drain_limit(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
 	log_event(LOG_LEVEL_WARN, "drain_timeout",
 		  LOG_NUMBER("requests", fcgi_server_active(worker->server)));
-	stop(worker);
+	break_off(worker);
 }
 
-static void on_term(uv_signal_t *signal, int number)
+static void drain(struct worker *worker)
 {
-	struct worker *worker = signal->data;
-
-	(void)number;
 	if (worker->state != WORKER_SERVING)
 		return;
 	worker->state = WORKER_DRAINING;
 	log_event(LOG_LEVEL_INFO, "draining", LOG_NUMBER("requests", fcgi_server_active(worker->server)));
 	uv_timer_start(&worker->timer, on_drain_limit, worker->config->drain_timeout_ms, 0);
 	fcgi_server_drain(worker->server, settle, worker);
+	/* With the master dead nobody will ever accept from this socket: nginx must see that, and try another. */
+	if (getppid() != worker->master)
+		close(worker->listen_fd);
+}
+
+static void on_term(uv_signal_t *signal, int number)
+{
+	(void)number;
+	drain(signal->data);
 }
 
 static void on_int(uv_signal_t *signal, int number)
 {
 	(void)number;
-	stop(signal->data);
+	drain(signal->data);
+	break_off(signal->data);
 }
 
 static void on_request(struct fcgi_request *request, void *arg)
@@ -177,8 +199,8 @@ static enum err open_store(struct worker *worker, struct error *why)
 	if (rc == ERR_OK)
 		rc = claims_open(&worker->claims, &worker->loop, worker->redis, &claims, why);
 	if (rc == ERR_OK)
-		rc = limiter_open(&worker->limiter, worker->redis, config->coze_min_interval_ms,
-				  config->coze_rate_wait_ms, why);
+		rc = limiter_open(&worker->limiter, &worker->loop, worker->redis,
+				  config->coze_min_interval_ms, config->coze_rate_wait_ms, why);
 	if (rc == ERR_OK)
 		rc = sessions_open(&worker->service.sessions, worker->redis, config->coze_user_id,
 				   config->session_ttl_ms, why);
@@ -195,6 +217,8 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 		.output_max = config->max_answer_bytes * 6 + 1024 * 1024,
 		.head_timeout_ms = HEAD_TIMEOUT_MS,
 	};
+	const struct route *routes;
+	size_t route_count;
 	enum err rc = open_coze(worker, why);
 
 	if (rc == ERR_OK)
@@ -215,12 +239,13 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 	};
 	breaker_init(&service->turns.breaker);
 	retry_budget_init(&service->turns.budget, uv_now(&worker->loop));
+	routes = service_routes(&route_count);
 	worker->router = (struct router){
-		.routes = service_routes(&worker->router.count),
+		.routes = routes,
+		.count = route_count,
 		.access = { config->api_keys, config->admin_api_keys },
 		.app = service,
 	};
-	service_routes(&worker->router.count);
 	return fcgi_server_open(&worker->server, &worker->loop, listen_fd, &limits, on_request, worker, why);
 }
 
@@ -235,14 +260,14 @@ static void close_parts(struct worker *worker)
 		claims_close(worker->claims);
 	if (worker->redis != NULL)
 		redis_close(worker->redis);
+	if (worker->limiter != NULL)
+		limiter_close(worker->limiter);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
 	uv_close((uv_handle_t *)&worker->on_term, NULL);
 	uv_close((uv_handle_t *)&worker->on_int, NULL);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
 	if (worker->service.sessions != NULL)
 		sessions_close(worker->service.sessions);
-	if (worker->limiter != NULL)
-		limiter_close(worker->limiter);
 	if (worker->coze != NULL)
 		coze_close(worker->coze);
 	if (uv_loop_close(&worker->loop) != 0)
@@ -258,6 +283,8 @@ int worker_run(const struct config *config, int listen_fd)
 	if (worker == NULL)
 		return EX_OSERR;
 	worker->config = config;
+	worker->master = getppid();
+	worker->listen_fd = listen_fd;
 	init_loop(worker);
 	if (open_parts(worker, listen_fd, &why) == ERR_OK) {
 		log_event(LOG_LEVEL_INFO, "serving", LOG_TEXT("coze", config->coze_base_url));

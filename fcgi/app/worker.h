@@ -1,7 +1,8 @@
 /*
  * worker.h - one worker process: its loop and everything on it.
  *
- * Signals: TERM drains (running requests go on, see DRAIN_TIMEOUT_SECONDS), INT stops at once.
+ * Signals: TERM drains (running requests go on, see DRAIN_TIMEOUT_SECONDS), INT ends them at once: their clients and
+ * Coze are told, and their sessions are let go of.
  */
 #ifndef APP_WORKER_H
 #define APP_WORKER_H

@@ -28,6 +28,7 @@ static const struct {
 	[ERR_SESSION_BUSY] = { 409, 2, "session_busy", "该会话正在处理之前的消息，请稍后重试" },
 	[ERR_RATE] = { 503, 5, "rate", "排队的请求过多，请稍后重试" },
 	[ERR_TOO_MANY] = { 503, 2, "too_many", "同时进行的对话过多，请稍后重试" },
+	[ERR_STOPPING] = { 503, 1, "stopping", "服务正在重启，请稍后重试" },
 	[ERR_CIRCUIT] = { 503, 5, "circuit_open", "Coze API暂时不可用，请稍后重试" },
 	[ERR_COZE_CONFIG] = { 500, 0, "coze_config", "Coze API请求失败" },
 	[ERR_COZE_REFUSED] = { 400, 0, "coze_refused", "Coze 拒绝了该请求" },

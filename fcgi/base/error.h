@@ -24,6 +24,7 @@ enum err {
 	ERR_SESSION_BUSY,     /* 409: the session's earlier messages took too long */
 	ERR_RATE,             /* 503: too many wait for a slot at Coze */
 	ERR_TOO_MANY,         /* 503: the worker has its hands full */
+	ERR_STOPPING,         /* 503: the worker goes away and cannot wait for this */
 	ERR_CIRCUIT,          /* 503: Coze is down, and not asked until it may be up again */
 	ERR_COZE_CONFIG,      /* 500: Coze refuses us: token, bot or permission */
 	ERR_COZE_REFUSED,     /* 400: Coze refuses this message or this conversation */

@@ -250,8 +250,22 @@ static void append_ids(struct buf *event, const struct exchange *exchange, bool 
 	buf_printf(event, ", \"timestamp\": \"%s\"}}\n\n", now);
 }
 
+/* Out of memory in the middle of an event: a cut stream is an error to every client, a mangled event is not. */
+static void abort_stream(struct exchange *exchange)
+{
+	request_note(exchange->request, LOG_TEXT("error", error_name(ERR_NOMEM)));
+	note(exchange);
+	response_abort(exchange->request);
+	exchange_free(exchange);
+}
+
 static void end_stream(struct exchange *exchange, struct buf *event)
 {
+	if (event->failed) {
+		buf_free(event);
+		abort_stream(exchange);
+		return;
+	}
 	note(exchange);
 	request_watch(exchange->request, NULL, NULL, NULL);
 	response_stream_end(exchange->request, buf_bytes(event), buf_size(event));
@@ -282,8 +296,10 @@ static void send_complete(struct exchange *exchange)
 				   exchange->chunks);
 		json_string(&quoted, rest, piece);
 		/* Without its quotes: they belong to the whole text. */
-		if (buf_size(&quoted) >= 2)
+		if (!quoted.failed)
 			buf_append(&event, buf_bytes(&quoted) + 1, buf_size(&quoted) - 2);
+		else
+			event.failed = true;
 		buf_free(&quoted);
 		exchange->sent += piece;
 		if (last) {
@@ -292,8 +308,12 @@ static void send_complete(struct exchange *exchange)
 			end_stream(exchange, &event);
 			return;
 		}
-		if (response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event)) != ERR_OK)
-			exchange->request->doing = "sending the last event";
+		if (event.failed ||
+		    response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event)) != ERR_OK) {
+			buf_free(&event);
+			abort_stream(exchange);
+			return;
+		}
 		buf_free(&event);
 	}
 }

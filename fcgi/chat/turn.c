@@ -44,7 +44,7 @@ static const unsigned turn_may_go[TURN__COUNT] = {
 	[TURN_CLAIMING] = TO(TURN_PERMITTING) | ENDS,
 	[TURN_PERMITTING] = TO(TURN_ASKING) | ENDS,
 	[TURN_PAUSING] = TO(TURN_PERMITTING) | ENDS,
-	[TURN_ASKING] = TO(TURN_ASKING) | TO(TURN_PAUSING) | TO(TURN_ANSWERING) | ENDS,
+	[TURN_ASKING] = TO(TURN_PAUSING) | TO(TURN_ANSWERING) | ENDS,
 	[TURN_ANSWERING] = TO(TURN_PAUSING) | ENDS,
 	[TURN_LEAVING] = TO(TURN_SAVING),
 	[TURN_SAVING] = TO(TURN_OVER),
@@ -52,24 +52,25 @@ static const unsigned turn_may_go[TURN__COUNT] = {
 
 struct turn {
 	struct turn_context *context;
+	struct turn *prev, *next; /* context->first */
 	enum turn_state state;
 	const struct turn_sink *sink; /* NULL once told or cancelled */
 	void *arg;
 	uv_timer_t deadline; /* of the turn; LEAVING: of that */
-	uv_timer_t pause;    /* PERMITTING: until the slot; PAUSING */
+	uv_timer_t pause;    /* PAUSING */
 	unsigned open_handles;
-	uint64_t ends_ms;       /* loop time of the deadline */
-	struct claim *claim;    /* NULL once ended */
-	struct coze_chat *chat; /* NULL unless one runs */
-	unsigned pending;       /* callbacks that will still come: of the limiter, of cancelling, of saving */
-	unsigned attempts;      /* chats begun */
-	unsigned retries;       /* of them, those that the retry limit counts */
-	unsigned occupied;      /* how often the conversation was occupied */
-	bool probing;           /* this attempt finds out whether Coze is up again */
-	bool accepted;          /* by Coze, in any attempt: the sink and the claim know */
-	bool delivered;         /* text was passed on: no retry any more */
-	bool conversation_given; /* by the client, not remembered by the session */
-	bool dropped;            /* a conversation that Coze did not know was given up: only once */
+	uint64_t ends_ms;            /* loop time of the deadline */
+	struct claim *claim;         /* NULL once ended */
+	struct admission *admission; /* PERMITTING: NULL unless one is waited for */
+	struct coze_chat *chat;      /* NULL unless one runs */
+	unsigned pending;            /* callbacks that will still come: of cancelling, of saving */
+	unsigned attempts;           /* chats begun */
+	unsigned retries;            /* of them, those that the retry limit counts */
+	unsigned occupied;           /* how often the conversation was occupied */
+	bool probing;                /* this attempt finds out whether Coze is up again */
+	bool accepted;               /* by Coze, in any attempt: the sink and the claim know */
+	bool delivered;              /* text was passed on: no retry any more */
+	bool conversation_given;     /* by the client, not remembered by the session */
 	bool has_error;
 	char user_id[ID_MAX + 1];         /* for Coze */
 	char conversation_id[ID_MAX + 1]; /* to go on with, "" for a new one */
@@ -98,6 +99,12 @@ static void on_handle_closed(uv_handle_t *handle)
 
 	if (--turn->open_handles > 0)
 		return;
+	if (turn->prev != NULL)
+		turn->prev->next = turn->next;
+	else
+		turn->context->first = turn->next;
+	if (turn->next != NULL)
+		turn->next->prev = turn->prev;
 	turn->context->running--;
 	free(turn->message);
 	free(turn);
@@ -184,6 +191,9 @@ static void leave(struct turn *turn)
 	struct coze_chat *chat = turn->chat;
 
 	uv_timer_stop(&turn->pause);
+	if (turn->admission != NULL)
+		admission_cancel(turn->admission);
+	turn->admission = NULL;
 	if (turn->probing)
 		breaker_unknown(&turn->context->breaker);
 	turn->probing = false;
@@ -198,15 +208,34 @@ static void leave(struct turn *turn)
 	coze_chat_cancel(chat, on_gone, turn);
 }
 
+/* Ends a turn from outside of its course: the sink is told at once. */
+static void break_off(struct turn *turn, const struct error *error)
+{
+	note_error(turn, error);
+	tell(turn);
+	leave(turn);
+}
+
 static void on_deadline(uv_timer_t *timer)
 {
 	struct turn *turn = timer->data;
 	struct error error;
 
 	error_set(&error, ERR_TIMEOUT, NULL, "while %s: %s passed", turn_doing(turn), turn->limit_name);
-	note_error(turn, &error);
-	tell(turn);
-	leave(turn);
+	break_off(turn, &error);
+}
+
+void turns_stop(struct turn_context *context)
+{
+	struct turn *turn, *next;
+	struct error error;
+
+	for (turn = context->first; turn != NULL; turn = next) {
+		next = turn->next;
+		error_set(&error, ERR_STOPPING, NULL, "while %s: the worker stops", turn_doing(turn));
+		if (turn->state < TURN_LEAVING)
+			break_off(turn, &error);
+	}
 }
 
 /* ---- Coze ---- */
@@ -216,6 +245,16 @@ static uint64_t now_ms(const struct turn *turn)
 	return uv_now(turn->context->loop);
 }
 
+/* An attempt that Coze did not accept knows no conversation: what an earlier one brought stays true. */
+static void learn_ids(struct turn *turn, const struct coze_ids *ids)
+{
+	struct coze_ids before = turn->ids;
+
+	turn->ids = *ids;
+	if (ids->conversation_id[0] == '\0')
+		memcpy(turn->ids.conversation_id, before.conversation_id, sizeof before.conversation_id);
+}
+
 static enum err on_accepted(void *arg, const struct coze_ids *ids)
 {
 	struct turn *turn = arg;
@@ -223,7 +262,7 @@ static enum err on_accepted(void *arg, const struct coze_ids *ids)
 	turn_go(turn, TURN_ANSWERING);
 	turn->probing = false;
 	breaker_succeeded(&turn->context->breaker);
-	turn->ids = *ids;
+	learn_ids(turn, ids);
 	/* Should it fail without a word, the next attempt belongs into the same conversation. */
 	snprintf(turn->conversation_id, sizeof turn->conversation_id, "%s", ids->conversation_id);
 	if (turn->accepted)
@@ -242,6 +281,13 @@ static enum err on_text(void *arg, const char *text, size_t len)
 	return turn->sink->on_text(turn->arg, text, len);
 }
 
+/* Whether an error is Coze's answer, and not of our own making. */
+static bool coze_said(enum err err)
+{
+	return err == ERR_COZE_CONFIG || err == ERR_COZE_REFUSED || err == ERR_COZE_BUSY ||
+	       err == ERR_COZE_EMPTY;
+}
+
 /* What the attempt says of Coze as a whole. */
 static void tell_breaker(struct turn *turn, const struct failure *failure)
 {
@@ -249,8 +295,10 @@ static void tell_breaker(struct turn *turn, const struct failure *failure)
 
 	if (failure != NULL && (failure->traits & CODE_DOWN))
 		breaker_failed(breaker, turn->probing, now_ms(turn));
-	else
+	else if (failure == NULL || coze_said(failure->error.code))
 		breaker_succeeded(breaker);
+	else if (turn->probing)
+		breaker_unknown(breaker);
 	turn->probing = false;
 }
 
@@ -303,10 +351,9 @@ static bool retry(struct turn *turn, const struct failure *failure)
 static bool ask_anew(struct turn *turn, const struct failure *failure)
 {
 	if (!(failure->traits & CODE_DROP_CONVERSATION) || turn->accepted || turn->conversation_given ||
-	    turn->dropped)
+	    turn->conversation_id[0] == '\0')
 		return false;
 	log_event(LOG_LEVEL_WARN, "conversation_dropped", LOG_TEXT("conversation", turn->conversation_id));
-	turn->dropped = true;
 	turn->conversation_id[0] = '\0';
 	turn_go(turn, TURN_PAUSING);
 	permit(turn);
@@ -319,21 +366,30 @@ static void on_chat_done(void *arg, const struct coze_ids *ids, const struct fai
 	struct error error;
 
 	turn->chat = NULL;
-	turn->ids = *ids;
+	learn_ids(turn, ids);
 	tell_breaker(turn, failure);
 	if (failure == NULL) {
 		end_with(turn, NULL);
 		return;
 	}
-	if (ask_anew(turn, failure) || retry(turn, failure))
+	if (!failure->cancelling && (ask_anew(turn, failure) || retry(turn, failure)))
 		return;
 	error = failure->error;
 	if ((failure->traits & CODE_DROP_CONVERSATION) && turn->conversation_given)
 		error_detail(&error, "conversation_id 不存在: %s", turn->conversation_id);
-	end_with(turn, &error);
+	if (!failure->cancelling) {
+		end_with(turn, &error);
+		return;
+	}
+	/* The chat still runs at Coze: the user is told now, and the session is let go of when Coze has been told. */
+	note_error(turn, &error);
+	tell(turn);
+	turn_go(turn, TURN_LEAVING);
+	turn->pending++;
+	uv_timer_start(&turn->deadline, on_leave_limit, LEAVE_LIMIT_MS, 0);
 }
 
-static const struct coze_chat_ops chat_ops = { on_accepted, on_text, on_chat_done };
+static const struct coze_chat_ops chat_ops = { on_accepted, on_text, on_chat_done, on_gone };
 
 static void circuit_error(const struct turn_context *context, struct error *error)
 {
@@ -377,24 +433,13 @@ static void ask(struct turn *turn)
 
 /* ---- the slot ---- */
 
-static void on_slot_time(uv_timer_t *timer)
-{
-	ask(timer->data);
-}
-
-static void on_slot(void *arg, const struct error *error, uint64_t wait_ms)
+static void on_slot(void *arg, const struct error *error)
 {
 	struct turn *turn = arg;
 
-	turn->pending--;
-	if (turn->state != TURN_PERMITTING) { /* the client has left, or time is up */
-		free_if_done(turn);
-		return;
-	}
+	turn->admission = NULL;
 	if (error != NULL)
 		end_with(turn, error);
-	else if (wait_ms > 0)
-		uv_timer_start(&turn->pause, on_slot_time, wait_ms, 0);
 	else
 		ask(turn);
 }
@@ -409,13 +454,11 @@ static void permit(struct turn *turn)
 		ask(turn);
 		return;
 	}
-	rc = limiter_admit(turn->context->limiter, on_slot, turn);
-	if (rc != ERR_OK) {
-		error_set(&error, rc, NULL, "asking for a slot: redis is away or memory short");
-		end_with(turn, &error);
+	rc = limiter_admit(&turn->admission, turn->context->limiter, on_slot, turn);
+	if (rc == ERR_OK)
 		return;
-	}
-	turn->pending++;
+	error_set(&error, rc, NULL, "asking for a slot: redis is away or memory short");
+	end_with(turn, &error);
 }
 
 /* ---- the session ---- */
@@ -486,6 +529,10 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 	turn->deadline.data = turn->pause.data = turn;
 	turn->ends_ms = uv_now(context->loop) + question->limit_ms;
 	uv_timer_start(&turn->deadline, on_deadline, question->limit_ms, 0);
+	turn->next = context->first;
+	if (turn->next != NULL)
+		turn->next->prev = turn;
+	context->first = turn;
 	context->running++;
 	*out = turn;
 	return ERR_OK;

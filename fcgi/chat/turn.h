@@ -35,6 +35,7 @@ struct turn_context {
 	unsigned max_retries; /* of one turn */
 	size_t max_running;   /* turns beyond it are refused */
 	size_t running;       /* turns that have not been freed */
+	struct turn *first;   /* of them */
 	struct breaker breaker;
 	struct retry_budget budget;
 };
@@ -57,7 +58,10 @@ struct turn_question {
 struct turn_sink {
 	enum err (*on_accepted)(void *arg, const struct coze_ids *ids);
 	enum err (*on_text)(void *arg, const char *text, size_t len);
-	/* `error` is NULL when the answer is complete and saved. The turn is no longer the caller's. */
+	/*
+	 * `error` is NULL when the answer is complete (saving goes on by itself when Redis is away). The turn is no longer the caller's. The session is free by
+	 * then, unless time was up or the chat had to be cancelled: then it is within a second.
+	 */
 	void (*on_done)(void *arg, const struct coze_ids *ids, const struct error *error);
 };
 
@@ -70,6 +74,9 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 
 /* The client has left: no callback follows; what runs at Coze is cancelled, what must be saved still is. */
 void turn_cancel(struct turn *turn);
+
+/* The worker goes away: ends every turn with ERR_STOPPING, as if its time were up. */
+void turns_stop(struct turn_context *context);
 
 /* Back-pressure from the client; pausing works from within on_text. */
 void turn_pause(struct turn *turn);

@@ -27,12 +27,11 @@ static void on_head(void *arg, const struct call_head *head)
 	cancellation->status = head->status;
 }
 
-static bool on_body(void *arg, const char *bytes, size_t len)
+static void on_body(void *arg, const char *bytes, size_t len)
 {
 	(void)arg;
 	(void)bytes;
 	(void)len;
-	return true;
 }
 
 static void on_done(void *arg, enum call_end end, const char *why)

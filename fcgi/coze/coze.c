@@ -163,8 +163,11 @@ static bool runs_at_coze(const struct coze_chat *chat)
 
 static void tell_failure(struct coze_chat *chat)
 {
-	if (runs_at_coze(chat))
-		cancel_chat(chat->coze->transport, chat->ids.conversation_id, chat->ids.chat_id, NULL, NULL);
+	void (*on_gone)(void *) = chat->abandoned ? NULL : chat->ops->on_gone;
+
+	chat->failure.cancelling =
+	    runs_at_coze(chat) && cancel_chat(chat->coze->transport, chat->ids.conversation_id,
+					      chat->ids.chat_id, on_gone, chat->arg) == ERR_OK;
 	tell_done(chat, &chat->failure);
 }
 
@@ -404,14 +407,15 @@ static void keep_body(struct coze_chat *chat, const char *bytes, size_t len)
 		fail_with(chat, ERR_ANSWER_TOO_BIG, "a body beyond COZE_MAX_EVENT_BYTES + MAX_ANSWER_BYTES");
 }
 
-static bool on_body(void *arg, const char *bytes, size_t len)
+static void on_body(void *arg, const char *bytes, size_t len)
 {
 	struct coze_chat *chat = arg;
 	enum err rc;
 
 	if (chat->state != CHAT_STREAMING) {
 		keep_body(chat, bytes, len);
-		return !told_end(chat);
+		told_end(chat);
+		return;
 	}
 	if (!chat->any_event && buf_size(&chat->body) < ERROR_BODY_MAX)
 		keep_body(chat, bytes, len);
@@ -420,8 +424,7 @@ static bool on_body(void *arg, const char *bytes, size_t len)
 		buf_reset(&chat->body, 0);
 	if (rc != ERR_OK)
 		fail_with(chat, rc, "an event beyond COZE_MAX_EVENT_BYTES");
-	told_end(chat);
-	return true; /* an ended chat has let go of the call by itself */
+	told_end(chat); /* an ended chat lets go of the call by itself */
 }
 
 static enum err start_call(struct coze_chat *chat, const char *method, const char *path, struct buf *body,
@@ -612,6 +615,19 @@ static bool answered(struct coze_chat *chat, enum call_end end, const char *why,
 	return false;
 }
 
+/*
+ * A look at the chat has failed. The message itself is with Coze, so it must not be sent again, whatever helps elsewhere; but
+ * the look may be repeated, while the turn lasts. False when it is given up.
+ */
+static bool look_again(struct coze_chat *chat)
+{
+	chat->failure.traits &= ~(unsigned)(CODE_RETRY | CODE_OCCUPIED | CODE_DROP_CONVERSATION);
+	if (error_status(chat->failure.error.code) != 503 || ++chat->poll_failures >= POLL_FAILURES_MAX)
+		return false;
+	chat->failed = false;
+	return true;
+}
+
 static void on_retrieved(void *arg, enum call_end end, const char *why)
 {
 	struct coze_chat *chat = arg;
@@ -621,13 +637,8 @@ static void on_retrieved(void *arg, enum call_end end, const char *why)
 		chat->poll_failures = 0;
 		chat_ended(chat, &envelope.chat);
 		envelope_free(&envelope);
-	} else if (error_status(chat->failure.error.code) == 503 &&
-		   ++chat->poll_failures < POLL_FAILURES_MAX) {
-		/*
-		 * The chat itself goes on: a failed look at it may be repeated, the deadline of the turn
-		 * permitting.
-		 */
-		chat->failed = false;
+	} else {
+		look_again(chat);
 	}
 	if (told_end(chat))
 		return;
@@ -641,7 +652,12 @@ static const struct call_ops retrieve_ops = { on_head, on_body, on_retrieved };
 
 static void on_poll_time(uv_timer_t *timer)
 {
-	ask_about(timer->data, "/chat/retrieve", CHAT_RETRIEVING, &retrieve_ops);
+	struct coze_chat *chat = timer->data;
+
+	if (chat->ready)
+		list_messages(chat);
+	else
+		ask_about(chat, "/chat/retrieve", CHAT_RETRIEVING, &retrieve_ops);
 }
 
 static void poll_again(struct coze_chat *chat)
@@ -700,6 +716,9 @@ static void on_listed(void *arg, enum call_end end, const char *why)
 		envelope_free(&envelope);
 		if (!chat->failed)
 			chat->state = CHAT_OVER;
+	} else if (look_again(chat)) {
+		poll_again(chat);
+		return;
 	}
 	told_end(chat);
 }

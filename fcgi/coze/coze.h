@@ -57,6 +57,8 @@ struct coze_chat_ops {
 	enum err (*on_text)(void *arg, const char *text, size_t len);
 	/* The end; `failure` is NULL when the answer is complete. The chat is freed when this returns. */
 	void (*on_done)(void *arg, const struct coze_ids *ids, const struct failure *failure);
+	/* After a failure with `cancelling`: Coze has been told. Once, not before on_done. */
+	void (*on_gone)(void *arg);
 };
 
 enum err coze_open(struct coze **out, uv_loop_t *loop, struct transport *transport,

@@ -12,7 +12,7 @@
 
 void failure_set(struct failure *failure, enum err err, const char *detail, const char *cause)
 {
-	failure->traits = 0;
+	*failure = (struct failure){ .traits = 0 };
 	error_set(&failure->error, err, detail, "%s", cause);
 }
 
@@ -23,7 +23,7 @@ void failure_of_code(struct failure *failure, int64_t number, const struct event
 	const struct event_text *words = msg->len > 0 || number > 0 ? msg : &nameless;
 	int len = (int)utf8_cut(words->bytes, words->len, MSG_MAX);
 
-	failure->traits = code->traits;
+	*failure = (struct failure){ .traits = code->traits };
 	error_set(&failure->error, code->err, NULL, "Coze code %lld: %s", (long long)number, code->meaning);
 	if (number > 0)
 		error_detail(&failure->error, "Coze API请求失败: %lld %.*s", (long long)number, len,
@@ -38,6 +38,7 @@ void failure_of_status(struct failure *failure, long status, int64_t number)
 	bool known = code->code != 0;
 	enum err err = known ? code->err : code_of_status(status);
 
+	*failure = (struct failure){ .cancelling = false };
 	failure->traits = known ? code->traits : code_status_passes(status) ? CODE_RETRY : 0;
 	if (status >= 500)
 		failure->traits |= CODE_DOWN;
@@ -59,13 +60,14 @@ void failure_of_call(struct failure *failure, enum call_end end, const char *doi
 		[CALL_FIRST_BYTE_TIMEOUT] = { ERR_TIMEOUT, CODE_DOWN,
 					      "COZE_FIRST_BYTE_TIMEOUT_SECONDS passed" },
 		[CALL_IDLE_TIMEOUT] = { ERR_TIMEOUT, 0, "COZE_IDLE_TIMEOUT_SECONDS passed without a byte" },
+		[CALL_UNANSWERED] = { ERR_COZE_UNREACHABLE, CODE_DOWN,
+				      "the connection broke before an answer" },
 		[CALL_CUT] = { ERR_COZE_UNREACHABLE, 0, "the connection broke" },
-		[CALL_STOPPED] = { ERR_COZE_UNREACHABLE, 0, "stopped" },
 	};
 
-	failure->traits = ends[end].traits;
+	*failure = (struct failure){ .traits = ends[end].traits };
 	error_set(&failure->error, ends[end].err, NULL, "while %s: %s%s%s", doing, ends[end].cause,
 		  why[0] != '\0' ? ": " : "", why);
-	if (end == CALL_OK || end == CALL_CUT)
+	if (end == CALL_OK || end == CALL_CUT || end == CALL_UNANSWERED)
 		error_detail(&failure->error, "与 Coze API 的连接中断，请稍后重试");
 }

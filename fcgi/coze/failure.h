@@ -6,6 +6,7 @@
 #ifndef COZE_FAILURE_H
 #define COZE_FAILURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -14,7 +15,8 @@
 
 struct failure {
 	struct error error;
-	unsigned traits; /* of enum code_trait: what may help */
+	unsigned traits; /* of enum code_trait: what may help, if the message is sent again */
+	bool cancelling; /* the chat was still running at Coze, and is being cancelled */
 };
 
 /* An error of our own making; `detail` as for error_set(). No traits. */

@@ -43,7 +43,7 @@ struct call {
 	bool post;
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
 	struct sending sending;
-	bool head_seen, paused, stopped;
+	bool head_seen, paused;
 	enum call_end timed_out; /* CALL_OK: not */
 	char error[CURL_ERROR_SIZE];
 };
@@ -165,19 +165,24 @@ static void release(struct call *call)
 
 static void on_call_timer(uv_timer_t *timer)
 {
+	static const char *const words[] = {
+		[CALL_CONNECT_TIMEOUT] = "still no connection",
+		[CALL_FIRST_BYTE_TIMEOUT] = "sent, and no answer began",
+		[CALL_IDLE_TIMEOUT] = "the answer stopped coming",
+	};
 	struct call *call = timer->data;
 	const struct call_ops *ops = call->ops;
 	void *arg = call->arg;
 	bool drained = call->state == CALL_DRAINING;
-	enum call_end end = call->head_seen ? CALL_IDLE_TIMEOUT : CALL_FIRST_BYTE_TIMEOUT;
+	enum call_end end = call->head_seen      ? CALL_IDLE_TIMEOUT
+			    : call->sendings > 0 ? CALL_FIRST_BYTE_TIMEOUT
+						 : CALL_CONNECT_TIMEOUT;
 
 	if (!drained)
 		call->transport->active--;
 	release(call);
 	if (!drained)
-		ops->on_done(arg, end,
-			     end == CALL_IDLE_TIMEOUT ? "COZE_IDLE_TIMEOUT_SECONDS passed without a byte"
-						      : "COZE_FIRST_BYTE_TIMEOUT_SECONDS passed");
+		ops->on_done(arg, end, words[end]);
 }
 
 static void limit(struct call *call, uint64_t ms)
@@ -229,10 +234,8 @@ static size_t on_write(char *bytes, size_t size, size_t count, void *arg)
 		tell_head(call);
 	if (call->state == CALL_RUNNING)
 		limit(call, call->idle_ms);
-	if (call->state == CALL_RUNNING && !call->ops->on_body(call->arg, bytes, len)) {
-		call->stopped = true;
-		return 0;
-	}
+	if (call->state == CALL_RUNNING)
+		call->ops->on_body(call->arg, bytes, len);
 	if (call->state == CALL_RUNNING && call->paused)
 		uv_timer_stop(&call->timer);
 	return call->state == CALL_DYING ? 0 : len;
@@ -254,6 +257,8 @@ static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int 
 	(void)port;
 	(void)local_port;
 	call->may_repeat = false;
+	if (call->state == CALL_RUNNING)
+		limit(call, call->first_byte_ms);
 	return allowed ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
@@ -367,10 +372,8 @@ static enum call_end end_of(const struct call *call, CURLcode code)
 {
 	if (code == CURLE_OK)
 		return CALL_OK;
-	if (call->stopped)
-		return CALL_STOPPED;
 	if (call->sendings > 0)
-		return CALL_CUT;
+		return call->head_seen ? CALL_CUT : CALL_UNANSWERED;
 	return code == CURLE_OPERATION_TIMEDOUT ? CALL_CONNECT_TIMEOUT : CALL_NOT_SENT;
 }
 
@@ -440,6 +443,8 @@ static void set_options(struct call *call)
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
+			 1L); /* else giving up waits for a slow name look-up to end */
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)transport->connect_ms);
 	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_S);
@@ -503,7 +508,8 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 	call->idle_ms = spec->idle_ms;
 	uv_timer_init(transport->loop, &call->timer);
 	call->timer.data = call;
-	limit(call, spec->first_byte_ms);
+	/* libcurl's own limit on connecting comes first, but does not cover the wait for a connection that others open. */
+	limit(call, transport->connect_ms + spec->first_byte_ms);
 	set_options(call);
 	call->state = CALL_STARTING;
 	list_add(&transport->starting, call);
@@ -660,7 +666,7 @@ static void cut(struct call *call)
 	release(call);
 	if (heard) {
 		call->transport->active--;
-		ops->on_done(arg, CALL_CUT, "the worker stops");
+		ops->on_done(arg, CALL_UNANSWERED, "the worker stops");
 	}
 }
 

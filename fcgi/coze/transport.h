@@ -34,15 +34,15 @@ enum call_end {
 	CALL_CONNECT_TIMEOUT,    /* as above, after the connect time limit */
 	CALL_FIRST_BYTE_TIMEOUT, /* sent, but no answer began */
 	CALL_IDLE_TIMEOUT,       /* the answer began and then stopped coming */
-	CALL_CUT,                /* the connection broke, with or without the beginning of an answer */
-	CALL_STOPPED             /* on_body returned false */
+	CALL_UNANSWERED,         /* sent, and the connection broke before an answer began */
+	CALL_CUT                 /* the connection broke within the answer */
 };
 
 struct call_ops {
 	/* The answer's head; before any on_body, and before on_done(CALL_OK). */
 	void (*on_head)(void *arg, const struct call_head *head);
-	/* A piece of the body. False stops the call: on_done(CALL_STOPPED) follows. */
-	bool (*on_body)(void *arg, const char *bytes, size_t len);
+	/* A piece of the body. */
+	void (*on_body)(void *arg, const char *bytes, size_t len);
 	/* The end, exactly once unless the call was cancelled or drained. `why` is English, for the log. */
 	void (*on_done)(void *arg, enum call_end end, const char *why);
 };
@@ -51,7 +51,7 @@ struct call_spec {
 	const char *method;              /* "GET" or "POST" */
 	const char *path;                /* appended to the base URL; copied */
 	struct buf *body;                /* taken over (left empty); NULL for none */
-	uint64_t first_byte_ms, idle_ms; /* time limits; the idle one does not run while paused */
+	uint64_t first_byte_ms, idle_ms; /* limits: after the sending; between bytes, but not while paused */
 };
 
 struct transport_options {
@@ -64,7 +64,7 @@ struct transport_options {
 enum err transport_open(struct transport **out, uv_loop_t *loop, const struct transport_options *options,
 			struct error *why);
 
-/* Ends every call with CALL_CUT and frees. Calls that are started from within fail with ERR_NOMEM. */
+/* Ends every call as if its connection had broken, and frees. Calls that are started from within fail with ERR_NOMEM. */
 void transport_close(struct transport *transport);
 
 /* Calls under way, drained ones left out. */

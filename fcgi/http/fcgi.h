@@ -1,8 +1,8 @@
 /*
  * fcgi.h - FastCGI connections from nginx, driven by the event loop.
  *
- * Owns: the connections of one listening socket, and for each its current request. libfcgi encodes and decodes;
- * this module decides when, so that libfcgi never waits (the only file that includes fcgiapp.h is fcgi.c).
+ * Owns: the connections of one listening socket, and for each its current request. record.h finds out when a request is
+ * whole, codec.h (with libfcgi) decodes it and encodes the answer; this module decides when, so that nothing ever waits.
  * Knows nothing of HTTP methods, routes or JSON: a request is a set of parameters and a body, an answer is bytes.
  *
  * Life of a request: `on_request` hands it out once its body is complete. From then on it belongs to the handler

@@ -170,6 +170,15 @@ void response_stream_end(struct request *request, const char *bytes, size_t len)
 		fcgi_abort(fcgi);
 }
 
+void response_abort(struct request *request)
+{
+	struct fcgi_request *fcgi = request->fcgi;
+
+	fcgi_watch(fcgi, NULL, NULL, NULL);
+	request_finish(request);
+	fcgi_abort(fcgi);
+}
+
 size_t response_backlog(const struct request *request)
 {
 	return fcgi_backlog(request->fcgi);

@@ -33,6 +33,9 @@ enum err response_stream_send(struct request *request, const char *bytes, size_t
 /* Sends the last bytes and ends the request, also when they cannot be sent (the client then sees a cut stream). */
 void response_stream_end(struct request *request, const char *bytes, size_t len);
 
+/* Cuts an answer that cannot be completed, so that nobody takes it for a whole one. Ends the request. */
+void response_abort(struct request *request);
+
 /* Bytes of answer that wait for the client. */
 size_t response_backlog(const struct request *request);
 

@@ -35,7 +35,8 @@ struct claim {
 	unsigned asking; /* calls to Redis under way */
 	bool woken;      /* something changed while a call was under way: look again */
 	bool accepted;
-	bool counted;      /* Redis knows that it was accepted */
+	bool counted;      /* Redis has said so */
+	bool unsure;       /* an answer was lost: Redis may have granted the session without our knowing */
 	uint64_t since_ms; /* WAITING: it began; ENDING: it ended */
 	uv_timer_t
 	    timer; /* WAITING: when to look again; HOLDING: when to renew; ENDING: when to save again */
@@ -152,17 +153,23 @@ static void release(struct claim *claim)
 	uv_close((uv_handle_t *)&claim->timer, on_timer_closed);
 }
 
+/* Every answer of Redis comes here first. True when nobody is interested in it any more: the last one frees. */
+static bool answered_while_closed(struct claim *claim)
+{
+	claim->asking--;
+	if (claim->claims->closed && claim->asking == 0)
+		release(claim);
+	return claim->claims->closed;
+}
+
 /* ---- waiting and holding ---- */
 
 static void on_renewed(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct claim *claim = arg;
 
-	claim->asking--;
-	if (claim->claims->closed) {
-		release(claim);
+	if (answered_while_closed(claim))
 		return;
-	}
 	if (err == ERR_OK && redis_reply_integer(reply) == 0 && claim->state == CLAIM_HOLDING)
 		log_event(LOG_LEVEL_WARN, "session_lost", LOG_TEXT("session", claim->session_id));
 	if (claim->state == CLAIM_ENDING)
@@ -250,11 +257,9 @@ static void on_looked(void *arg, enum err err, const struct redis_reply *reply)
 	struct claim *claim = arg;
 	struct error error;
 
-	claim->asking--;
-	if (claim->claims->closed) {
-		release(claim);
+	if (answered_while_closed(claim))
 		return;
-	}
+	claim->unsure = err != ERR_OK;
 	if (claim->state == CLAIM_ENDING) { /* the client has left; maybe the session was granted just now */
 		save(claim);
 		return;
@@ -367,12 +372,8 @@ static void on_updated(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct claim *claim = arg;
 
-	(void)err; /* the end says it again */
-	(void)reply;
-	claim->asking--;
-	if (claim->claims->closed)
-		release(claim);
-	else if (claim->state == CLAIM_ENDING)
+	claim->counted = err == ERR_OK && redis_reply_integer(reply) == 1; /* if not, the end says it again */
+	if (!answered_while_closed(claim) && claim->state == CLAIM_ENDING)
 		save(claim);
 }
 
@@ -427,7 +428,7 @@ static void save_later(struct claim *claim)
 	tell_saved(claim, &error);
 	/* Without anything to save there is only the session to let go of, and that lapses by itself. */
 	if (uv_now(claim->claims->loop) - claim->since_ms >
-	    (claim->accepted ? options->ttl_ms : options->lock_ms)) {
+	    (claim->accepted || claim->unsure ? options->ttl_ms : options->lock_ms)) {
 		release(claim);
 		return;
 	}
@@ -444,11 +445,8 @@ static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
 	struct claim *claim = arg;
 
 	(void)reply;
-	claim->asking--;
-	if (claim->claims->closed) {
-		release(claim);
+	if (answered_while_closed(claim))
 		return;
-	}
 	if (err != ERR_OK) {
 		save_later(claim);
 		return;
@@ -468,11 +466,12 @@ static void save(struct claim *claim)
 					  text(claim->accepted ? claim->epoch : ""),
 					  text(claim->conversation_id),
 					  text(claims->ttl_ms),
-					  text(claim->owner) };
+					  text(claim->owner),
+					  text(claim->counted ? "1" : "0") };
 
 	if (claim->asking > 0)
 		return; /* its answer comes first, and calls again */
-	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 8, on_ended, claim) == ERR_OK)
+	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 9, on_ended, claim) == ERR_OK)
 		claim->asking++;
 	else
 		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */

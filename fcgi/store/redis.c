@@ -41,6 +41,7 @@ struct redis {
 	uv_timer_t limit; /* RESOLVING to PREPARING: connect_ms; READY: the oldest command's limit */
 	unsigned open_handles;
 	uint64_t backoff_ms;
+	unsigned attempts;            /* that failed, since it was ready last */
 	unsigned preparing;           /* answers still to come in PREPARING */
 	char (*sha)[41];              /* per script, as Redis told */
 	struct command *first, *last; /* sent and not answered, oldest first */
@@ -182,8 +183,10 @@ static void go_down(struct redis *redis, const char *why)
 		return;
 	if (!redis->told_down && !redis->closed) {
 		redis->told_down = true;
-		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("state", "down"), LOG_TEXT("cause", why));
+		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("state", "down"),
+			  LOG_TEXT("channel", redis->options.channel), LOG_TEXT("cause", why));
 	}
+	redis->attempts = redis->state == REDIS_READY ? 0 : redis->attempts + 1;
 	redis->state = REDIS_DOWN;
 	redis->context = NULL;
 	uv_timer_stop(&redis->limit);
@@ -507,6 +510,19 @@ static void attach(struct redis *redis, redisAsyncContext *context)
 	redisAsyncSetDisconnectCallback(context, on_disconnect);
 }
 
+/* A name may have several addresses, of which some lead nowhere: each attempt takes the next one. */
+static void choose_address(const struct redis *redis, const struct addrinfo *all, char *out, size_t size)
+{
+	const struct addrinfo *chosen = all;
+	unsigned count = 0;
+
+	for (const struct addrinfo *one = all; one != NULL; one = one->ai_next)
+		count++;
+	for (unsigned skip = redis->attempts % count; skip > 0; skip--)
+		chosen = chosen->ai_next;
+	getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
+}
+
 static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo *addresses)
 {
 	struct redis *redis = resolver->data;
@@ -514,8 +530,7 @@ static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo 
 
 	redis->resolving = false;
 	if (status == 0)
-		getnameinfo(addresses->ai_addr, addresses->ai_addrlen, address, sizeof address, NULL, 0,
-			    NI_NUMERICHOST);
+		choose_address(redis, addresses, address, sizeof address);
 	uv_freeaddrinfo(addresses);
 	if (redis->closed) {
 		free_if_done(redis);

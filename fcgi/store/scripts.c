@@ -15,6 +15,7 @@
 		".popsection\n");                                \
 	extern const char script_##name[]
 
+EMBED(rate_return, "redis/rate_return.lua");
 EMBED(rate_slot, "redis/rate_slot.lua");
 EMBED(session_begin, "redis/session_begin.lua");
 EMBED(session_bind, "redis/session_bind.lua");
@@ -26,6 +27,7 @@ EMBED(session_update, "redis/session_update.lua");
 const struct redis_script *scripts_all(void)
 {
 	static const struct redis_script scripts[SCRIPT__COUNT] = {
+		[SCRIPT_RATE_RETURN] = { "rate_return", script_rate_return },
 		[SCRIPT_RATE_SLOT] = { "rate_slot", script_rate_slot },
 		[SCRIPT_SESSION_BEGIN] = { "session_begin", script_session_begin },
 		[SCRIPT_SESSION_BIND] = { "session_bind", script_session_bind },

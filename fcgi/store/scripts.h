@@ -7,6 +7,7 @@
 #include "store/redis.h"
 
 enum script {
+	SCRIPT_RATE_RETURN,
 	SCRIPT_RATE_SLOT,
 	SCRIPT_SESSION_BEGIN,
 	SCRIPT_SESSION_BIND,

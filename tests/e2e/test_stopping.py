@@ -1,0 +1,40 @@
+"""A worker that stops ends what it cannot finish: the client is told, Coze is told, and the session is free at once."""
+import os
+import signal
+import time
+
+import pytest
+import redis
+
+from stack import directive, parse_stream, wait_for
+
+
+@pytest.mark.parametrize('how', ['TERM and DRAIN_TIMEOUT_SECONDS', 'INT'])
+def test_what_cannot_be_finished_is_ended(make_stack, how):
+    stack = make_stack(WORKERS='1', DRAIN_TIMEOUT_SECONDS='0.3')
+    with stack.stream(directive('long', gap_ms=800), session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        body = next(pieces)
+        worker = stack.worker_pids()[0]
+        os.kill(worker, signal.SIGINT if how == 'INT' else signal.SIGTERM)
+        events = parse_stream(body + b''.join(pieces))
+    assert events[-1]['type'] == 'error' and '重启' in events[-1]['data']['message']
+    wait_for(lambda: [chat['status'] for chat in stack.sim.chats()] == ['canceled'], 3, 'Coze being told')
+    wait_for(lambda: stack.worker_pids() not in ([worker], []), what='the next worker')
+    link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
+    assert not link.hexists('coze:{s}:session', 'turn')
+    wait_for(lambda: stack.get('/health')[0] == 200, what='health')
+    began = time.monotonic()
+    assert stack.chat('next', session_id='s').status_code == 200
+    assert time.monotonic() - began < 1
+
+
+def test_what_can_be_finished_is(make_stack):
+    stack = make_stack(WORKERS='1')
+    with stack.stream(directive('short', gap_ms=60), session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        body = next(pieces)
+        os.kill(stack.worker_pids()[0], signal.SIGTERM)
+        events = parse_stream(body + b''.join(pieces))
+    assert events[-1]['type'] == 'complete'
+    assert stack.sim.chats()[0]['status'] == 'completed'
