@@ -1,15 +1,16 @@
 -- A message arrives for a session: may this user use it, is it this message's turn, and which conversation goes on?
 -- Called once when the message arrives, and again (same ticket) whenever something may have changed, until it is granted.
 --
--- KEYS[1]  the session, a hash: owner, conversation, epoch, count, counted (the last tickets that were), active, and while
---          a turn runs: turn, turn_until
+-- KEYS[1]  the session, a hash: owner, conversation, epoch, count, active; turns: number of the last turn that was granted;
+--          bound_by, counted: numbers of the turn that bound the conversation, and of the last ones that were counted; and
+--          while a turn runs, turn: its ticket, and turn_until
 -- KEYS[2]  a list of the tickets that wait, in order of arrival
 -- KEYS[3]  a sorted set: until when (Unix ms) each ticket's worker vouches for it
 -- ARGV[1]  user_id of the request, or "" when it named none
 -- ARGV[2]  time to live of the session, ms
 -- ARGV[3]  the ticket: unique, and behind its @ the channel that wakes its worker
 -- ARGV[4]  how long the turn, or the place in the queue, is held without being renewed, ms
--- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner};
+-- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner, number};
 --          texts are "" when there is none
 --
 -- The epoch is a time in microseconds that changes whenever somebody clears or binds the session: what a turn writes
@@ -62,4 +63,4 @@ end
 redis.call('HSET', KEYS[1], 'active', now, 'turn', ticket, 'turn_until', string.format('%d', now_ms + hold_ms))
 -- A session does not expire under a running turn, however short its life is.
 redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[2]), 2 * hold_ms))
-return { 'ok', conversation, epoch, owner }
+return { 'ok', conversation, epoch, owner, tostring(redis.call('HINCRBY', KEYS[1], 'turns', 1)) }

@@ -5,32 +5,44 @@
 -- KEYS[3]  a sorted set: until when each ticket is vouched for
 -- ARGV[1]  the ticket
 -- ARGV[2]  the epoch that the turn began with, or "" when its message was not accepted: there is nothing to save
--- ARGV[3]  conversation that the turn was in
--- ARGV[4]  time to live, ms
--- ARGV[5]  the session's owner, or ""
--- ARGV[6]  1 when session_update.lua is known to have counted the message
+-- ARGV[3]  the turn's number
+-- ARGV[4]  conversation that the turn was in
+-- ARGV[5]  time to live, ms
+-- ARGV[6]  the session's owner, or ""
+-- ARGV[7]  1 when session_update.lua is known to have counted the message
 -- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local epoch, counted, turn, turn_until = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'counted', 'turn', 'turn_until'))
-local lost, saved = not epoch, 0
+local epoch, counted, bound_by, turn, turn_until =
+	unpack(redis.call('HMGET', KEYS[1], 'epoch', 'counted', 'bound_by', 'turn', 'turn_until'))
+local number, lost, saved = ARGV[3], not epoch, 0
 
 -- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
 if ARGV[2] ~= '' and (lost or epoch == ARGV[2]) then
 	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', string.format('%d%06d', time[1], time[2]))
-	if lost and ARGV[5] ~= '' then
-		redis.call('HSET', KEYS[1], 'owner', ARGV[5])
+	if lost then
+		redis.call('HSET', KEYS[1], 'turns', number)
+		if ARGV[6] ~= '' then
+			redis.call('HSET', KEYS[1], 'owner', ARGV[6])
+		end
 	end
-	if ARGV[3] ~= '' then
-		redis.call('HSET', KEYS[1], 'conversation', ARGV[3])
+	-- This may come late, when Redis was away: a later turn's word counts more.
+	if tonumber(bound_by or 0) <= tonumber(number) then
+		redis.call('HSET', KEYS[1], 'conversation', ARGV[4], 'bound_by', number)
 	end
 	-- Counted once, also when an answer of ours was lost and this is said again: see session_update.lua.
 	counted = counted or ' '
-	if lost or (ARGV[6] ~= '1' and not string.find(counted, ' ' .. ARGV[1] .. ' ', 1, true)) then
+	if lost or (ARGV[7] ~= '1' and not string.find(counted, ' ' .. number .. ' ', 1, true)) then
+		local kept, left = ' ' .. number .. ' ', 15
+		for one in string.gmatch(counted, '%d+') do
+			if left > 0 then
+				kept, left = kept .. one .. ' ', left - 1
+			end
+		end
 		redis.call('HINCRBY', KEYS[1], 'count', 1)
-		redis.call('HSET', KEYS[1], 'counted', ' ' .. ARGV[1] .. (string.match(counted, '^ %S+ %S+ %S+ ') or counted))
+		redis.call('HSET', KEYS[1], 'counted', kept)
 	end
-	redis.call('PEXPIRE', KEYS[1], ARGV[4])
+	redis.call('PEXPIRE', KEYS[1], ARGV[5])
 	saved = 1
 end
 

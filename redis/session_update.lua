@@ -3,17 +3,24 @@
 -- KEYS[1]  the session
 -- ARGV[1]  the epoch that the turn began with
 -- ARGV[2]  conversation to bind
--- ARGV[3]  the turn's ticket: its message is counted once, however often this is said
+-- ARGV[3]  the turn's number
 -- Answer:  1, or 0 when the session was cleared, bound or lost meanwhile: then nothing is changed
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
 	return 0
 end
 local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'active', string.format('%d%06d', time[1], time[2]), 'conversation', ARGV[2])
--- The last four tickets are remembered: what is said again, because an answer was lost, is said soon.
 local counted = redis.call('HGET', KEYS[1], 'counted') or ' '
+
+redis.call('HSET', KEYS[1], 'active', string.format('%d%06d', time[1], time[2]), 'conversation', ARGV[2], 'bound_by', ARGV[3])
+-- The last sixteen are remembered: what is said again, because an answer was lost, is said soon.
 if not string.find(counted, ' ' .. ARGV[3] .. ' ', 1, true) then
+	local kept, left = ' ' .. ARGV[3] .. ' ', 15
+	for number in string.gmatch(counted, '%d+') do
+		if left > 0 then
+			kept, left = kept .. number .. ' ', left - 1
+		end
+	end
 	redis.call('HINCRBY', KEYS[1], 'count', 1)
-	redis.call('HSET', KEYS[1], 'counted', ' ' .. ARGV[3] .. (string.match(counted, '^ %S+ %S+ %S+ ') or counted))
+	redis.call('HSET', KEYS[1], 'counted', kept)
 end
 return 1

@@ -278,6 +278,8 @@ static enum err on_text(void *arg, const char *text, size_t len)
 	struct turn *turn = arg;
 
 	turn->delivered = true;
+	free(turn->message); /* never to be sent again, and it may be large */
+	turn->message = NULL;
 	return turn->sink->on_text(turn->arg, text, len);
 }
 

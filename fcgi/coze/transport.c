@@ -415,6 +415,12 @@ static void collect_finished(struct transport *transport)
 	}
 }
 
+/* libcurl did not take the call: that is told like a connection that could not be made. */
+static void on_not_begun(uv_timer_t *timer)
+{
+	finish(timer->data, CURLE_OUT_OF_MEMORY);
+}
+
 /* libcurl has returned: do what could not be done while it was calling us. */
 static void settle(struct transport *transport)
 {
@@ -427,7 +433,8 @@ static void settle(struct transport *transport)
 		struct call *call = transport->starting.first;
 
 		move(call, CALL_RUNNING);
-		curl_multi_add_handle(transport->multi, call->easy);
+		if (curl_multi_add_handle(transport->multi, call->easy) != CURLM_OK)
+			uv_timer_start(&call->timer, on_not_begun, 0, 0); /* nobody is told from within */
 	}
 }
 

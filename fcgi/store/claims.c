@@ -49,6 +49,7 @@ struct claim {
 	char owner[ID_MAX + 1];
 	char conversation_id[ID_MAX + 1]; /* that Coze reported */
 	char epoch[CLAIM_EPOCH_SIZE];
+	char number[24]; /* of the turn in its session */
 };
 
 struct claims {
@@ -69,19 +70,6 @@ struct claims {
 
 static void look(struct claim *claim);
 static void save(struct claim *claim);
-
-static struct redis_arg text(const char *bytes)
-{
-	return (struct redis_arg){ bytes, strlen(bytes) };
-}
-
-static void copy_text(char *out, size_t size, struct redis_arg from)
-{
-	size_t len = from.len < size ? from.len : size - 1;
-
-	memcpy(out, from.bytes, len);
-	out[len] = '\0';
-}
 
 /* ---- life ---- */
 
@@ -181,22 +169,28 @@ static void on_renewal_time(uv_timer_t *timer)
 	struct claim *claim = timer->data;
 	struct claims *claims = claim->claims;
 	char key[SESSION_KEY_SIZE];
-	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"), text(claim->ticket),
-					  text(claims->lock_ms), text(claims->ttl_ms) };
+	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"),
+					  redis_text(claim->ticket), redis_text(claims->lock_ms),
+					  redis_text(claims->ttl_ms) };
 
 	if (claim->asking == 0 &&
 	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) == ERR_OK)
 		claim->asking++;
 }
 
-/* Redis is back, maybe without its memory: say whose the sessions are before anybody else asks for them. */
+static void on_save_time(uv_timer_t *timer);
+
+/* Redis is back, maybe without its memory: say what was not saved, and whose the sessions are before anybody else asks for them. */
 static void on_redis_ready(void *arg)
 {
 	struct claims *claims = arg;
 
-	for (struct claim *claim = claims->all; claim != NULL; claim = claim->next)
+	for (struct claim *claim = claims->all; claim != NULL; claim = claim->next) {
 		if (claim->state == CLAIM_HOLDING)
 			on_renewal_time(&claim->timer);
+		else if (claim->state == CLAIM_ENDING && claim->on_saved == NULL)
+			uv_timer_start(&claim->timer, on_save_time, 0, 0);
+	}
 }
 
 static void refuse(struct claim *claim, const struct error *error)
@@ -211,10 +205,11 @@ static void grant(struct claim *claim, const struct redis_reply *reply)
 	uint64_t renew_ms = claim->claims->options.lock_ms / RENEWALS;
 	struct claim_grant granted;
 
-	copy_text(granted.conversation_id, sizeof granted.conversation_id, redis_reply_text(reply, 1));
-	copy_text(claim->epoch, sizeof claim->epoch, redis_reply_text(reply, 2));
-	copy_text(claim->owner, sizeof claim->owner, redis_reply_text(reply, 3));
-	copy_text(granted.owner, sizeof granted.owner, redis_reply_text(reply, 3));
+	redis_text_copy(granted.conversation_id, sizeof granted.conversation_id, redis_reply_text(reply, 1));
+	redis_text_copy(claim->epoch, sizeof claim->epoch, redis_reply_text(reply, 2));
+	redis_text_copy(claim->owner, sizeof claim->owner, redis_reply_text(reply, 3));
+	redis_text_copy(claim->number, sizeof claim->number, redis_reply_text(reply, 4));
+	redis_text_copy(granted.owner, sizeof granted.owner, redis_reply_text(reply, 3));
 	claim->state = CLAIM_HOLDING;
 	uv_timer_start(&claim->timer, on_renewal_time, renew_ms, renew_ms);
 	claim->on_granted(claim->arg, NULL, &granted);
@@ -272,7 +267,7 @@ static void on_looked(void *arg, enum err err, const struct redis_reply *reply)
 	} else if (is(redis_reply_text(reply, 0), "wait")) {
 		char digits[24];
 
-		copy_text(digits, sizeof digits, redis_reply_text(reply, 1));
+		redis_text_copy(digits, sizeof digits, redis_reply_text(reply, 1));
 		wait_on(claim, strtoull(digits, NULL, 10));
 	} else {
 		error_set(&error, ERR_FORBIDDEN, "该会话属于其他用户: session_id 与 user_id 不匹配",
@@ -288,10 +283,10 @@ static enum err ask_begin(struct claim *claim)
 	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
 					  session_key(waiting, claim->session_id, "waiting"),
 					  session_key(tickets, claim->session_id, "tickets"),
-					  text(claim->user_id),
-					  text(claims->ttl_ms),
-					  text(claim->ticket),
-					  text(claims->lock_ms) };
+					  redis_text(claim->user_id),
+					  redis_text(claims->ttl_ms),
+					  redis_text(claim->ticket),
+					  redis_text(claims->lock_ms) };
 	enum err rc = redis_eval(claims->redis, SCRIPT_SESSION_BEGIN, args, 3, 7, on_looked, claim);
 
 	if (rc == ERR_OK)
@@ -380,8 +375,9 @@ static void on_updated(void *arg, enum err err, const struct redis_reply *reply)
 void claim_accepted(struct claim *claim, const char *conversation_id)
 {
 	char key[SESSION_KEY_SIZE];
-	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"), text(claim->epoch),
-					  text(conversation_id), text(claim->ticket) };
+	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"),
+					  redis_text(claim->epoch), redis_text(conversation_id),
+					  redis_text(claim->number) };
 
 	assert(claim->state == CLAIM_HOLDING);
 	claim->accepted = true;
@@ -462,16 +458,17 @@ static void save(struct claim *claim)
 	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
 					  session_key(waiting, claim->session_id, "waiting"),
 					  session_key(tickets, claim->session_id, "tickets"),
-					  text(claim->ticket),
-					  text(claim->accepted ? claim->epoch : ""),
-					  text(claim->conversation_id),
-					  text(claims->ttl_ms),
-					  text(claim->owner),
-					  text(claim->counted ? "1" : "0") };
+					  redis_text(claim->ticket),
+					  redis_text(claim->accepted ? claim->epoch : ""),
+					  redis_text(claim->number),
+					  redis_text(claim->conversation_id),
+					  redis_text(claims->ttl_ms),
+					  redis_text(claim->owner),
+					  redis_text(claim->counted ? "1" : "0") };
 
 	if (claim->asking > 0)
 		return; /* its answer comes first, and calls again */
-	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 9, on_ended, claim) == ERR_OK)
+	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 10, on_ended, claim) == ERR_OK)
 		claim->asking++;
 	else
 		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */

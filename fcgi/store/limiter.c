@@ -44,11 +44,6 @@ struct limiter {
 
 static const char limit_key[] = "coze:limit:start";
 
-static struct redis_arg text(const char *bytes)
-{
-	return (struct redis_arg){ bytes, strlen(bytes) };
-}
-
 /* ---- slots ---- */
 
 static void set_timer(struct limiter *limiter);
@@ -87,12 +82,12 @@ static void on_returned(void *arg, enum err err, const struct redis_reply *reply
 /* There is a slot more than messages: the last one is not needed. */
 static void return_last(struct limiter *limiter)
 {
-	struct redis_arg args[] = { text(limit_key), { NULL, 0 }, text(limiter->interval_us) };
+	struct redis_arg args[] = { redis_text(limit_key), { NULL, 0 }, redis_text(limiter->interval_us) };
 	struct slot **link = &limiter->slots;
 
 	while ((*link)->next != NULL)
 		link = &(*link)->next;
-	args[1] = text((*link)->at_us);
+	args[1] = redis_text((*link)->at_us);
 	redis_eval(limiter->redis, SCRIPT_RATE_RETURN, args, 1, 3, on_returned, NULL);
 	free(*link);
 	*link = NULL;
@@ -107,7 +102,7 @@ static bool keep_slot(struct limiter *limiter, const struct redis_reply *reply, 
 	if (slot == NULL)
 		return false;
 	slot->at_ms = uv_now(limiter->loop) + (wait_us + 999) / 1000;
-	snprintf(slot->at_us, sizeof slot->at_us, "%.*s", (int)at.len, at.bytes);
+	redis_text_copy(slot->at_us, sizeof slot->at_us, at);
 	while (*link != NULL)
 		link = &(*link)->next;
 	*link = slot;
@@ -152,7 +147,7 @@ static void on_slot(void *arg, enum err err, const struct redis_reply *reply)
 	}
 	verdict = redis_reply_text(reply, 0);
 	number = redis_reply_text(reply, 1);
-	snprintf(digits, sizeof digits, "%.*s", (int)number.len, number.bytes);
+	redis_text_copy(digits, sizeof digits, number);
 	wait_us = strtoull(digits, NULL, 10);
 	if (verdict.len != 2 || memcmp(verdict.bytes, "ok", 2) != 0) {
 		error_set(&error, ERR_RATE, NULL,
@@ -173,8 +168,8 @@ static void on_slot(void *arg, enum err err, const struct redis_reply *reply)
 
 enum err limiter_admit(struct admission **out, struct limiter *limiter, limiter_fn fn, void *arg)
 {
-	const struct redis_arg args[] = { text(limit_key), text(limiter->interval_us),
-					  text(limiter->max_wait_us) };
+	const struct redis_arg args[] = { redis_text(limit_key), redis_text(limiter->interval_us),
+					  redis_text(limiter->max_wait_us) };
 	struct admission *admission = calloc(1, sizeof *admission);
 	enum err rc;
 

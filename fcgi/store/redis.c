@@ -624,7 +624,20 @@ bool redis_ready(const struct redis *redis)
 	return redis->state == REDIS_READY;
 }
 
-/* ---- replies ---- */
+/* ---- texts and replies ---- */
+
+struct redis_arg redis_text(const char *text)
+{
+	return (struct redis_arg){ text, strlen(text) };
+}
+
+void redis_text_copy(char *out, size_t size, struct redis_arg text)
+{
+	size_t len = text.len < size ? text.len : size - 1;
+
+	memcpy(out, text.bytes, len);
+	out[len] = '\0';
+}
 
 size_t redis_reply_count(const struct redis_reply *opaque)
 {

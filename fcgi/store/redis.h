@@ -42,6 +42,12 @@ struct redis_arg {
 	size_t len;
 };
 
+/* A C string as an argument; lent. */
+struct redis_arg redis_text(const char *text);
+
+/* Copies a text into a C string of `size` bytes, cut when longer. */
+void redis_text_copy(char *out, size_t size, struct redis_arg text);
+
 /*
  * The answer of a command. ERR_OK: `reply` is valid until the call returns. ERR_STORE: Redis is away, was too slow or
  * answered with an error, and `reply` is NULL; whether the command was executed is not known.

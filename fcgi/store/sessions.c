@@ -27,24 +27,11 @@ struct asking {
 	void *arg;
 };
 
-static struct redis_arg text(const char *bytes)
-{
-	return (struct redis_arg){ bytes, strlen(bytes) };
-}
-
-static void copy_text(char *out, size_t size, struct redis_arg from)
-{
-	size_t len = from.len < size ? from.len : size - 1;
-
-	memcpy(out, from.bytes, len);
-	out[len] = '\0';
-}
-
 static uint64_t number(struct redis_arg from)
 {
 	char digits[24];
 
-	copy_text(digits, sizeof digits, from);
+	redis_text_copy(digits, sizeof digits, from);
 	return strtoull(digits, NULL, 10);
 }
 
@@ -70,9 +57,9 @@ static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 	}
 	owner = redis_reply_text(reply, 0);
 	info.found = redis_reply_text(reply, 3).len > 0;
-	copy_text(info.user_id, sizeof info.user_id,
-		  owner.len > 0 ? owner : text(asking.sessions->default_user_id));
-	copy_text(info.conversation_id, sizeof info.conversation_id, redis_reply_text(reply, 1));
+	redis_text_copy(info.user_id, sizeof info.user_id,
+			owner.len > 0 ? owner : redis_text(asking.sessions->default_user_id));
+	redis_text_copy(info.conversation_id, sizeof info.conversation_id, redis_reply_text(reply, 1));
 	info.message_count = number(redis_reply_text(reply, 2));
 	info.last_activity_us = number(redis_reply_text(reply, 3));
 	asking.fn.info(asking.arg, NULL, &info);
@@ -123,7 +110,7 @@ enum err session_clear(struct sessions *sessions, const char *session_id, sessio
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	return eval(asking, SCRIPT_SESSION_CLEAR, session_id, text(sessions->ttl_ms), text(""));
+	return eval(asking, SCRIPT_SESSION_CLEAR, session_id, redis_text(sessions->ttl_ms), redis_text(""));
 }
 
 enum err session_bind(struct sessions *sessions, const char *session_id, const char *conversation_id,
@@ -134,7 +121,8 @@ enum err session_bind(struct sessions *sessions, const char *session_id, const c
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	return eval(asking, SCRIPT_SESSION_BIND, session_id, text(conversation_id), text(sessions->ttl_ms));
+	return eval(asking, SCRIPT_SESSION_BIND, session_id, redis_text(conversation_id),
+		    redis_text(sessions->ttl_ms));
 }
 
 static enum err command(struct asking *asking, const struct redis_arg *args, size_t count, redis_reply_fn fn)
@@ -150,9 +138,9 @@ enum err session_info(struct sessions *sessions, const char *session_id, session
 {
 	struct asking *asking = asking_new(sessions, arg);
 	char key[SESSION_KEY_SIZE];
-	const struct redis_arg args[] = { text("HMGET"), session_key(key, session_id, "session"),
-					  text("owner"), text("conversation"),
-					  text("count"), text("active") };
+	const struct redis_arg args[] = { redis_text("HMGET"), session_key(key, session_id, "session"),
+					  redis_text("owner"), redis_text("conversation"),
+					  redis_text("count"), redis_text("active") };
 
 	if (asking == NULL)
 		return ERR_NOMEM;
@@ -162,7 +150,7 @@ enum err session_info(struct sessions *sessions, const char *session_id, session
 
 enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
 {
-	const struct redis_arg args[] = { text("PING") };
+	const struct redis_arg args[] = { redis_text("PING") };
 	struct asking *asking = asking_new(sessions, arg);
 
 	if (asking == NULL)
