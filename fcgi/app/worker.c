@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <sysexits.h>
 #include <unistd.h>
-#include <unistd.h>
 #include <uv.h>
 
 #include "app/config.h"
