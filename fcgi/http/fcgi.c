@@ -478,6 +478,7 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 /* More bytes of a request, or of several. */
 static void take_request(struct fcgi_request *conn, const char *bytes, size_t len)
 {
+	enum record_verdict verdict;
 	struct record_scan scan;
 
 	if (buf_size(&conn->in) > 0) {
@@ -490,18 +491,13 @@ static void take_request(struct fcgi_request *conn, const char *bytes, size_t le
 			return;
 		}
 	}
-	switch (record_scan(&scan, bytes, len)) {
-	case RECORD_BAD:
+	verdict = record_scan(&scan, bytes, len);
+	if (verdict == RECORD_BAD)
 		refuse(conn, scan.why);
-		return;
-	case RECORD_COMPLETE:
-		begin_request(conn, bytes, len, &scan);
-		return;
-	case RECORD_MORE:
-		break;
-	}
-	if (!scan.head_complete && len > HEAD_MAX)
+	else if (scan.head_bytes > HEAD_MAX)
 		refuse(conn, "parameters beyond 64 KiB");
+	else if (verdict == RECORD_COMPLETE)
+		begin_request(conn, bytes, len, &scan);
 	else if (buf_size(&conn->in) > 0 || keep_bytes(conn, bytes, len))
 		wait_for_more(conn, scan.bytes);
 }

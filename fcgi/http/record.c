@@ -107,7 +107,7 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 	struct record record;
 	unsigned id = 0;
 
-	*scan = (struct record_scan){ .why = "" };
+	*scan = (struct record_scan){ .why = "", .head_bytes = len };
 	for (size_t at = 0; at < len; at += record.total_len) {
 		if (p[at] != 1)
 			return bad(scan, "a version that is not 1");
@@ -133,6 +133,7 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 			if (pairs.skip > 0 || pairs.have > 0)
 				return bad(scan, "a parameter that is cut off");
 			scan->head_complete = true;
+			scan->head_bytes = at + record.total_len;
 		} else if (record.content_len == 0) {
 			scan->complete = true;
 			return RECORD_COMPLETE;

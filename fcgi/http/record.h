@@ -20,8 +20,10 @@ struct record_scan {
 	bool head_complete; /* the parameters are all there */
 	bool complete;      /* the body, too */
 	bool keep_conn;     /* FCGI_KEEP_CONN was set */
-	size_t
-	    bytes; /* COMPLETE: the request's length; MORE: with fewer bytes than this the verdict will be the same */
+	/* Up to the end of the parameters, once they are all there; else all of the bytes. */
+	size_t head_bytes;
+	/* COMPLETE: the request's length. MORE: with fewer bytes than this the verdict will be the same. */
+	size_t bytes;
 	const char *why; /* a constant English text; RECORD_BAD only */
 };
 
