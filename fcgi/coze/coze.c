@@ -55,7 +55,6 @@ struct coze_chat {
 	struct call *call; /* NULL between calls */
 	uv_timer_t timer;  /* CHAT_PAUSING */
 	long status;       /* of the current call */
-	enum body_kind kind;
 	struct sse sse;
 	struct buf body; /* a JSON body, or the beginning of a stream that brought no event */
 	struct answer answer;
@@ -365,7 +364,6 @@ static void on_head(void *arg, const struct call_head *head)
 	struct coze_chat *chat = arg;
 
 	chat->status = head->status;
-	chat->kind = head->kind;
 	chat->retry_after_s = head->retry_after_s;
 	note_logid(chat, head->logid);
 	if (chat->state == CHAT_ASKING)
@@ -435,7 +433,6 @@ static enum err start_call(struct coze_chat *chat, const char *method, const cha
 	enum err rc;
 
 	chat->status = 0;
-	chat->kind = BODY_OTHER;
 	buf_reset(&chat->body, 0);
 	rc = call_start(&chat->call, chat->coze->transport, &spec, ops, chat);
 	if (rc != ERR_OK)
@@ -443,34 +440,59 @@ static enum err start_call(struct coze_chat *chat, const char *method, const cha
 	return rc;
 }
 
-/* JSON instead of a stream: an error, or a chat that runs on its own and has to be polled. */
-static void take_chat_object(struct coze_chat *chat)
+/*
+ * Decodes the body of an answer that is no stream. True with *envelope filled (to be freed) when Coze answered with status
+ * 200 and code 0; else the failure has been noted.
+ */
+static bool read_envelope(struct coze_chat *chat, struct envelope *envelope, const char *not_json)
 {
-	struct envelope envelope;
-
-	if (!envelope_decode(&envelope, chat->coze->tokener, buf_bytes(&chat->body), buf_size(&chat->body)) ||
-	    !envelope.is_envelope) {
+	if (!envelope_decode(envelope, chat->coze->tokener, buf_bytes(&chat->body), buf_size(&chat->body))) {
 		if (chat->status != 200)
 			fail_with_status(chat, chat->status, 0);
 		else
-			fail_protocol(chat, "an answer that is neither a stream of events nor a chat");
-		envelope_free(&envelope);
+			fail_protocol(chat, not_json);
+		return false;
+	}
+	if (envelope->logid.len > 0 && envelope->logid.len < sizeof chat->ids.logid)
+		note_logid(chat, envelope->logid.bytes);
+	if (chat->status == 200 && envelope->code == 0)
+		return true;
+	if (chat->status != 200)
+		fail_with_status(chat, chat->status, envelope->code);
+	else
+		fail_with_code(chat, envelope->code, &envelope->msg);
+	envelope_free(envelope);
+	return false;
+}
+
+/* JSON instead of a stream: an error, or a chat that runs on its own and has to be polled. */
+static void take_chat_object(struct coze_chat *chat)
+{
+	static const char odd[] = "an answer that is neither a stream of events nor a chat";
+	struct envelope envelope;
+
+	if (!read_envelope(chat, &envelope, odd))
 		return;
-	}
-	if (envelope.logid.len > 0 && envelope.logid.len < sizeof chat->ids.logid)
-		note_logid(chat, envelope.logid.bytes);
-	if (chat->status != 200) {
-		fail_with_status(chat, chat->status, envelope.code);
-	} else if (envelope.code != 0) {
-		fail_with_code(chat, envelope.code, &envelope.msg);
-	} else {
+	if (!envelope.is_envelope)
+		fail_protocol(chat, odd);
+	else
 		accept_chat(chat, &envelope.chat);
-		if (!chat->failed)
-			chat_ended(chat, &envelope.chat);
-		if (!chat->failed && !chat->accepted)
-			fail_protocol(chat, "a chat without ids");
-	}
+	if (!chat->failed)
+		chat_ended(chat, &envelope.chat);
+	if (!chat->failed && !chat->accepted)
+		fail_protocol(chat, "a chat without ids");
 	envelope_free(&envelope);
+}
+
+/* A call of the polling flow has brought what it could: tell the end, or do what comes next. */
+static void go_on(struct coze_chat *chat)
+{
+	if (told_end(chat))
+		return;
+	if (chat->ready)
+		list_messages(chat);
+	else
+		poll_again(chat);
 }
 
 static void on_asked(void *arg, enum call_end end, const char *why)
@@ -492,12 +514,7 @@ static void on_asked(void *arg, enum call_end end, const char *why)
 		fail_call(chat, end, why);
 	else
 		take_chat_object(chat);
-	if (told_end(chat))
-		return;
-	if (chat->ready)
-		list_messages(chat);
-	else
-		poll_again(chat);
+	go_on(chat);
 }
 
 static const struct call_ops ask_ops = { on_head, on_body, on_asked };
@@ -593,25 +610,9 @@ static void ask_about(struct coze_chat *chat, const char *resource, enum chat_st
 static bool answered(struct coze_chat *chat, enum call_end end, const char *why, struct envelope *envelope)
 {
 	chat->call = NULL;
-	*envelope = (struct envelope){ .doc = NULL };
-	if (end != CALL_OK) {
-		fail_call(chat, end, why);
-		return false;
-	}
-	if (!envelope_decode(envelope, chat->coze->tokener, buf_bytes(&chat->body), buf_size(&chat->body))) {
-		if (chat->status != 200)
-			fail_with_status(chat, chat->status, 0);
-		else
-			fail_protocol(chat, "a body that is not JSON");
-		return false;
-	}
-	if (chat->status == 200 && envelope->code == 0)
-		return true;
-	if (chat->status != 200)
-		fail_with_status(chat, chat->status, envelope->code);
-	else
-		fail_with_code(chat, envelope->code, &envelope->msg);
-	envelope_free(envelope);
+	if (end == CALL_OK)
+		return read_envelope(chat, envelope, "a body that is not JSON");
+	fail_call(chat, end, why);
 	return false;
 }
 
@@ -640,12 +641,7 @@ static void on_retrieved(void *arg, enum call_end end, const char *why)
 	} else {
 		look_again(chat);
 	}
-	if (told_end(chat))
-		return;
-	if (chat->ready)
-		list_messages(chat);
-	else
-		poll_again(chat);
+	go_on(chat);
 }
 
 static const struct call_ops retrieve_ops = { on_head, on_body, on_retrieved };

@@ -619,11 +619,6 @@ void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg)
 	redis->ready_arg = arg;
 }
 
-bool redis_ready(const struct redis *redis)
-{
-	return redis->state == REDIS_READY;
-}
-
 /* ---- texts and replies ---- */
 
 struct redis_arg redis_text(const char *text)
@@ -639,7 +634,7 @@ void redis_text_copy(char *out, size_t size, struct redis_arg text)
 	out[len] = '\0';
 }
 
-size_t redis_reply_count(const struct redis_reply *opaque)
+static size_t reply_count(const struct redis_reply *opaque)
 {
 	const redisReply *reply = (const redisReply *)opaque;
 
@@ -650,7 +645,7 @@ struct redis_arg redis_reply_text(const struct redis_reply *opaque, size_t index
 {
 	const redisReply *reply = (const redisReply *)opaque;
 
-	if (index >= redis_reply_count(opaque) || reply->element[index]->type != REDIS_REPLY_STRING)
+	if (index >= reply_count(opaque) || reply->element[index]->type != REDIS_REPLY_STRING)
 		return (struct redis_arg){ "", 0 };
 	return (struct redis_arg){ reply->element[index]->str, (size_t)reply->element[index]->len };
 }

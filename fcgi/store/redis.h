@@ -63,9 +63,6 @@ void redis_close(struct redis *redis);
 /* Calls `fn` each time that the connection is ready for use (again). */
 void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg);
 
-/* Connected, logged in, scripts loaded. */
-bool redis_ready(const struct redis *redis);
-
 /*
  * Sends a command. ERR_OK: `fn` will be called exactly once, never from within. Else (ERR_STORE, ERR_NOMEM) it never is.
  * Arguments are copied.
@@ -79,9 +76,6 @@ enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t
  */
 enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *args, size_t key_count,
 		    size_t count, redis_reply_fn fn, void *arg);
-
-/* Elements of an array reply; 0 for any other. */
-size_t redis_reply_count(const struct redis_reply *reply);
 
 /* Text of element `index`, or {"" , 0} when there is none or it is not text. */
 struct redis_arg redis_reply_text(const struct redis_reply *reply, size_t index);
