@@ -22,13 +22,16 @@
 #define VALUE_MAX (64 * 1024) /* bytes of one value, also from a file */
 
 enum kind {
-	KIND_TEXT,  /* char *: any UTF-8 text without control characters */
-	KIND_ID,    /* char *: as a session_id, see id.h */
-	KIND_URL,   /* char *: http:// or https:// */
-	KIND_REDIS, /* char *: redis:// or unix:// */
-	KIND_PATH,  /* char *: made absolute */
-	KIND_FILE,  /* char *: a readable file, or empty */
-	KIND_COUNT, /* uint64_t between min and max */
+	KIND_TEXT,      /* char *: any UTF-8 text without control characters */
+	KIND_ID,        /* char *: as a session_id, see id.h */
+	KIND_URL,       /* char *: http:// or https:// */
+	KIND_REDIS,     /* char *: redis:// or unix:// */
+	KIND_PATH,      /* char *: made absolute */
+	KIND_LOG,       /* char *: a file's path, made absolute; "-"; or empty */
+	KIND_ADDRESS,   /* char *: host:port or [IPv6]:port, or empty */
+	KIND_ADDRESSES, /* char *: a comma-separated list of them, or empty */
+	KIND_FILE,      /* char *: a readable file, or empty */
+	KIND_COUNT,     /* uint64_t between min and max */
 	KIND_SECONDS, /* uint64_t milliseconds; written in seconds, fractions allowed; min and max are milliseconds */
 	KIND_BOOL,  /* uint64_t 0 or 1 */
 	KIND_CHOICE /* uint64_t: index in `choices` */
@@ -48,6 +51,7 @@ struct option {
 };
 
 static const char *const chat_modes[] = { "stream", "poll", NULL };
+static const char *const log_formats[] = { "text", "json", NULL };
 static const char *const log_levels[] = { "error", "warn", "info", "debug", NULL };
 
 #define FIELD(name) offsetof(struct config, name)
@@ -58,12 +62,22 @@ static const char *const log_levels[] = { "error", "warn", "info", "debug", NULL
 static const struct option options[] = {
 	{ "ADMIN_API_KEYS", KIND_TEXT, SECRET, FIELD(admin_api_keys), "", 0, 0, NULL,
 	  "comma-separated keys of the admin routes; empty: they answer to loopback only" },
+	{ "ADMIN_NETWORKS", KIND_TEXT, 0, FIELD(admin_networks), "", 0, 0, NULL,
+	  "networks that the admin routes answer to; empty: loopback, with ADMIN_API_KEYS private ones too" },
 	{ "ALLOWED_ORIGINS", KIND_TEXT, 0, FIELD(allowed_origins), "*", 0, 0, NULL,
 	  "comma-separated origins that browsers may call from, or *" },
 	{ "API_KEYS", KIND_TEXT, SECRET, FIELD(api_keys), "", 0, 0, NULL,
 	  "comma-separated keys, one of which a client must send; empty: open" },
 	{ "CHAT_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(chat_timeout_ms), "60", 100, 1 * HOURS, NULL,
 	  "longest /chat" },
+	{ "CLIENT_BURST", KIND_COUNT, 0, FIELD(client_burst), "50", 0, 1000000, NULL,
+	  "requests that a client may send at once, beyond its rate" },
+	{ "CLIENT_CONNECTIONS", KIND_COUNT, 0, FIELD(client_connections), "100", 0, 1000000, NULL,
+	  "requests of one client at a time; 0: no limit" },
+	{ "CLIENT_EXEMPT_NETWORKS", KIND_TEXT, 0, FIELD(client_exempt_networks), "loopback,private", 0, 0,
+	  NULL, "networks whose clients are not limited: loopback, private, none, or a list of CIDRs" },
+	{ "CLIENT_REQUESTS_PER_SECOND", KIND_COUNT, 0, FIELD(client_requests_per_second), "10", 0, 1000000,
+	  NULL, "requests of one client, by address; beyond it and the burst: 429; 0: no limit" },
 	{ "COZE_API_TOKEN", KIND_TEXT, REQUIRED | SECRET, FIELD(coze_api_token), "", 0, 0, NULL,
 	  "Coze's access token" },
 	{ "COZE_BASE_URL", KIND_URL, 0, FIELD(coze_base_url), "https://api.coze.cn/v3", 0, 0, NULL,
@@ -93,6 +107,10 @@ static const struct option options[] = {
 	{ "DEBUG", KIND_BOOL, 0, FIELD(debug), "false", 0, 0, NULL, "more log; never message text" },
 	{ "DRAIN_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(drain_timeout_ms), "300", 0, 24 * HOURS, NULL,
 	  "how long a stopping worker lets running requests go on" },
+	{ "LOG_FILE", KIND_LOG, 0, FIELD(log_file), "", 0, 0, NULL,
+	  "the workers' log; - for standard error; empty: RUN_DIR/logs/api_server.log" },
+	{ "LOG_FORMAT", KIND_CHOICE, 0, FIELD(log_format), "text", 0, 0, log_formats,
+	  "lines of key=value, or one JSON object per line" },
 	{ "LOG_LEVEL", KIND_CHOICE, 0, FIELD(log_level), "info", 0, 0, log_levels,
 	  "least severe line to log" },
 	{ "MAX_ANSWER_BYTES", KIND_COUNT, 0, FIELD(max_answer_bytes), "33554432", 1024, 1024 * MIB, NULL,
@@ -101,6 +119,15 @@ static const struct option options[] = {
 	  "largest request body, bytes" },
 	{ "MAX_TURNS_PER_WORKER", KIND_COUNT, 0, FIELD(max_turns), "10000", 1, 1000000, NULL,
 	  "messages that a worker handles at once; more are refused" },
+	{ "METRICS_LISTEN", KIND_ADDRESS, 0, FIELD(metrics_listen), "", 0, 0, NULL,
+	  "host:port where nginx serves the metrics of each worker machine to a Prometheus inside" },
+	{ "REDIS_MASTER_NAME", KIND_ID, 0, FIELD(redis_master_name), "mymaster", 0, 0, NULL,
+	  "what the Sentinels call Redis" },
+	{ "REDIS_SENTINELS", KIND_ADDRESSES, 0, FIELD(redis_sentinels), "", 0, 0, NULL,
+	  "comma-separated host:port of Sentinels that know where Redis is; user, password and db are "
+	  "REDIS_URL's" },
+	{ "REDIS_SENTINEL_PASSWORD", KIND_TEXT, SECRET, FIELD(redis_sentinel_password), "", 0, 0, NULL,
+	  "of the Sentinels themselves, if they ask for one" },
 	{ "REDIS_URL", KIND_REDIS, REQUIRED | SECRET, FIELD(redis_url), "", 0, 0, NULL,
 	  "redis://[[user]:password@]host[:port][/db] or unix://path; make up starts a local one" },
 	{ "RUN_DIR", KIND_PATH, 0, FIELD(run_dir), "run", 0, 0, NULL, "sockets, pids and logs" },
@@ -118,8 +145,27 @@ static const struct option options[] = {
 	  "silence after which a stream gets a blank line" },
 	{ "STREAM_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(stream_timeout_ms), "300", 100, 24 * HOURS, NULL,
 	  "longest /chat/stream" },
+	{ "TLS_CERT_FILE", KIND_FILE, 0, FIELD(tls_cert_file), "", 0, 0, NULL,
+	  "PEM file with nginx' certificate and its chain; empty: no HTTPS" },
+	{ "TLS_KEY_FILE", KIND_FILE, 0, FIELD(tls_key_file), "", 0, 0, NULL,
+	  "PEM file with the certificate's key" },
+	{ "TLS_PORT", KIND_COUNT, 0, FIELD(tls_port), "6443", 1, 65535, NULL, "port of HTTPS" },
+	{ "TLS_REDIRECT", KIND_BOOL, 0, FIELD(tls_redirect), "true", 0, 0, NULL,
+	  "with HTTPS, SERVER_PORT sends everything but /health there" },
+	{ "TRUSTED_PROXIES", KIND_TEXT, 0, FIELD(trusted_proxies), "", 0, 0, NULL,
+	  "networks of load balancers whose X-Forwarded-For is believed: private, loopback, or a list of "
+	  "CIDRs" },
 	{ "WORKERS", KIND_COUNT, 0, FIELD(workers), "", 1, 512, NULL,
 	  "worker processes; default: the number of cores" },
+	{ "WORKER_ADDRESSES", KIND_ADDRESSES, 0, FIELD(worker_addresses), "", 0, 0, NULL,
+	  "comma-separated host:port of the workers that nginx passes to; empty: those in RUN_DIR" },
+	{ "WORKER_LISTEN", KIND_ADDRESS, 0, FIELD(worker_listen), "", 0, 0, NULL,
+	  "host:port of the first worker, the next one has the next port; empty: unix sockets in RUN_DIR" },
+	{ "WORKER_MAX_REQUESTS", KIND_COUNT, 0, FIELD(worker_max_requests), "0", 0, 1000000000000, NULL,
+	  "requests after which a worker is replaced by a fresh one; 0: never" },
+	{ "WORKER_RESOLVER", KIND_TEXT, 0, FIELD(worker_resolver), "", 0, 0, NULL,
+	  "DNS server that nginx asks again and again for a name in WORKER_ADDRESSES; empty: asked at start "
+	  "only" },
 };
 
 #define OPTIONS (sizeof options / sizeof options[0])
@@ -214,6 +260,37 @@ static bool parse_path(char **field, const char *value)
 	return *field != NULL;
 }
 
+/* host:port or [IPv6]:port. Which names exist is not asked here. */
+static bool is_address(const char *text, size_t len)
+{
+	static const char host_chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	size_t host =
+	    text[0] == '[' ? 1 + strspn(text + 1, "0123456789abcdefABCDEF:.") : strspn(text, host_chars);
+	size_t digits;
+
+	if (text[0] == '[' && (host == 1 || text[host++] != ']'))
+		return false;
+	if (host == 0 || host > 255 || host >= len || text[host] != ':')
+		return false;
+	digits = strspn(text + host + 1, "0123456789");
+	return digits > 0 && digits <= 5 && host + 1 + digits == len && atoi(text + host + 1) > 0 &&
+	       atoi(text + host + 1) <= 65535;
+}
+
+static bool are_addresses(const char *list)
+{
+	while (*list != '\0') {
+		size_t len = strcspn(list, ",");
+
+		if (!is_address(list, len))
+			return false;
+		list += len;
+		if (*list == ',' && *++list == '\0')
+			return false;
+	}
+	return true;
+}
+
 static bool parse_text(struct config *config, const struct option *option, const char *value,
 		       struct buf *problems)
 {
@@ -236,6 +313,17 @@ static bool parse_text(struct config *config, const struct option *option, const
 		if (!starts_with(value, "redis://") && !starts_with(value, "unix://"))
 			return problem(problems, option, value,
 				       "redis://[[user]:password@]host[:port][/db] or unix://path");
+		return set_text(field, value);
+	case KIND_LOG:
+		return value[0] == '\0' || strcmp(value, "-") == 0 ? set_text(field, value)
+								   : parse_path(field, value);
+	case KIND_ADDRESS:
+		if (value[0] != '\0' && !is_address(value, strlen(value)))
+			return problem(problems, option, value, "host:port or [IPv6 address]:port");
+		return set_text(field, value);
+	case KIND_ADDRESSES:
+		if (!are_addresses(value))
+			return problem(problems, option, value, "host:port, or several with commas between");
 		return set_text(field, value);
 	case KIND_PATH:
 		if (value[0] == '\0')

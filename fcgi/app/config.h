@@ -42,6 +42,21 @@ struct config {
 	uint64_t session_wait_ms;
 	uint64_t session_lock_ms;
 
+	/* Redis behind Sentinels. */
+	char *redis_sentinels; /* host:port,…; "" for none */
+	char *redis_master_name;
+	char *redis_sentinel_password; /* secret */
+
+	/* nginx: read by nginx/render only. */
+	char *admin_networks;
+	uint64_t client_requests_per_second, client_burst, client_connections;
+	char *client_exempt_networks;
+	char *metrics_listen;
+	char *tls_cert_file, *tls_key_file;
+	uint64_t tls_port, tls_redirect;
+	char *trusted_proxies;
+	char *worker_addresses, *worker_resolver;
+
 	/* Service. */
 	char *run_dir; /* absolute */
 	char *server_host;
@@ -52,8 +67,12 @@ struct config {
 	uint64_t max_request_size;
 	uint64_t workers;
 	uint64_t drain_timeout_ms;
-	uint64_t debug;     /* 0 or 1 */
-	uint64_t log_level; /* enum log_level */
+	uint64_t debug;      /* 0 or 1 */
+	char *log_file;      /* absolute; "-" for standard error; "" for RUN_DIR/logs/api_server.log */
+	uint64_t log_level;  /* enum log_level */
+	uint64_t log_format; /* enum log_format */
+	char *worker_listen; /* host:port of worker 0; "" for unix sockets in run_dir */
+	uint64_t worker_max_requests;
 };
 
 /*
