@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "app/settings_file.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/utf8.h"
@@ -455,26 +456,42 @@ static char *read_value_file(const struct option *option, const char *path, stru
 }
 
 /* An empty variable counts as unset: compose and `.env` files pass NAME= for what nobody filled in. */
-static const char *environment(const char *name)
+static const char *filled(const char *value)
 {
-	const char *value = getenv(name);
-
 	return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
-static bool load_option(struct config *config, const struct option *option, struct buf *problems)
+/* NAME and NAME_FILE of one source. The environment wins over the file, also where it says NAME and the file NAME_FILE. */
+static void look_up(const struct settings_file *file, const char *name, const char **value, const char **path)
 {
 	char file_name[64];
-	const char *value = environment(option->name);
-	const char *path;
+
+	snprintf(file_name, sizeof file_name, "%s_FILE", name);
+	*value = filled(getenv(name));
+	*path = filled(getenv(file_name));
+	if (file == NULL || *value != NULL || *path != NULL)
+		return;
+	*value = filled(settings_file_get(file, name));
+	*path = filled(settings_file_get(file, file_name));
+}
+
+static bool load_option(struct config *config, const struct settings_file *file, const struct option *option,
+			struct buf *problems)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *value, *path;
 	char *from_file;
 	bool good;
 
-	snprintf(file_name, sizeof file_name, "%s_FILE", option->name);
-	path = environment(file_name);
+	look_up(file, option->name, &value, &path);
 	if (path != NULL && value != NULL) {
-		buf_printf(problems, "%s and %s: only one of them may be set\n", option->name, file_name);
+		buf_printf(problems, "%s and %s_FILE: only one of them may be set\n", option->name,
+			   option->name);
 		return false;
+	}
+	if (path == NULL && value == NULL && option->offset == FIELD(workers)) {
+		config->workers = cores > 0 ? (uint64_t)cores : 1;
+		return true;
 	}
 	if (path == NULL)
 		return parse(config, option, value != NULL ? value : option->fallback, problems);
@@ -488,23 +505,29 @@ static bool load_option(struct config *config, const struct option *option, stru
 
 bool config_load(struct config *config, struct buf *problems)
 {
+	const char *settings_path = filled(getenv("SETTINGS_FILE"));
+	struct settings_file *file = NULL; /* NULL: only the environment speaks */
 	bool good = true;
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	*config = (struct config){ 0 };
+	if (settings_path != NULL) {
+		file = settings_file_read(settings_path, problems);
+		good = file != NULL;
+	}
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const struct option *option = &options[i];
 
 		if (is_text(option) && !set_text(text_field(config, option), ""))
 			good = false;
-		if (option->offset == FIELD(workers) && environment("WORKERS") == NULL &&
-		    environment("WORKERS_FILE") == NULL)
-			config->workers = cores > 0 ? (uint64_t)cores : 1;
-		else if (!load_option(config, option, problems))
+		/* Without the file nearly every setting would seem to be wrong. */
+		if (settings_path != NULL && file == NULL)
+			continue;
+		if (!load_option(config, file, option, problems))
 			good = false;
 	}
 	if (config->debug)
 		config->log_level = LOG_LEVEL_DEBUG;
+	settings_file_free(file);
 	return good;
 }
 
@@ -563,6 +586,11 @@ void config_print(const struct config *config, struct buf *out)
 
 void config_help(struct buf *out)
 {
+	buf_append_str(
+	    out,
+	    "Settings are environment variables; NAME_FILE names a file that holds the value. SETTINGS_FILE "
+	    "names a file\nof NAME=value lines; it is read at start and at each reload, and the "
+	    "environment wins over it.\n\n");
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const struct option *option = &options[i];
 

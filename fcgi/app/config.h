@@ -1,8 +1,9 @@
 /*
- * config.h - all settings, read once from environment variables.
+ * config.h - all settings, read from environment variables.
  *
  * One table (config.c) names, types, bounds and explains every variable; parsing, --check, --print-config and
- * --help come from it. Any NAME may be given as NAME_FILE, a file that holds the value (Docker secrets).
+ * --help come from it. Any NAME may be given as NAME_FILE, a file that holds the value (Docker secrets). What the
+ * environment does not name may stand in the file that SETTINGS_FILE names: that one is read again by a reload.
  */
 #ifndef APP_CONFIG_H
 #define APP_CONFIG_H

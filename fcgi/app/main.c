@@ -1,11 +1,13 @@
 /*
  * main.c - the command line.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "app/alone.h"
 #include "app/config.h"
 #include "app/master.h"
 
@@ -23,10 +25,11 @@ static int help(void)
 	buf_init(&text, TEXT_MAX);
 	buf_append_str(&text,
 		       "coze-chatd - FastCGI workers between nginx and Coze\n\n"
-		       "  coze-chatd                 run in the foreground\n"
+		       "  coze-chatd                 run the master and its workers, in the foreground\n"
+		       "  coze-chatd --worker        run one worker alone, on WORKER_LISTEN (containers)\n"
 		       "  coze-chatd --check         say what is wrong with the settings\n"
 		       "  coze-chatd --print-config  print the settings that are not secret, for a shell\n\n"
-		       "Settings are environment variables; NAME_FILE names a file that holds the value:\n");
+		       "TERM drains, INT stops, USR1 opens the log anew, HUP reloads (see README).\n\n");
 	config_help(&text);
 	print(stdout, &text);
 	buf_free(&text);
@@ -41,6 +44,8 @@ static int run(const char *mode, const struct config *config)
 		return EX_OK;
 	if (mode[0] == '\0')
 		return master_run(config);
+	if (strcmp(mode, "--worker") == 0)
+		return alone_run(config);
 	buf_init(&text, TEXT_MAX);
 	config_print(config, &text);
 	print(stdout, &text);
@@ -48,26 +53,45 @@ static int run(const char *mode, const struct config *config)
 	return EX_OK;
 }
 
+/*
+ * Reads the settings. A master's successor has workers to look after: it waits until the settings, which were good when it
+ * was begun, are good again.
+ */
+static bool load(struct config *config)
+{
+	struct buf problems;
+	bool good;
+
+	for (;;) {
+		buf_init(&problems, TEXT_MAX);
+		good = config_load(config, &problems);
+		print(stderr, &problems);
+		buf_free(&problems);
+		if (good || !master_is_successor())
+			return good;
+		config_fini(config);
+		sleep(1);
+	}
+}
+
 int main(int argc, char **argv)
 {
+	static const char *const modes[] = { "", "--worker", "--check", "--print-config" };
 	const char *mode = argc > 1 ? argv[1] : "";
+	bool known = false;
 	struct config config;
-	struct buf problems;
 	int status = EX_CONFIG;
 
 	if (strcmp(mode, "--help") == 0 || strcmp(mode, "-h") == 0)
 		return help();
-	if (argc > 2 ||
-	    (mode[0] != '\0' && strcmp(mode, "--check") != 0 && strcmp(mode, "--print-config") != 0)) {
+	for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+		known = known || strcmp(mode, modes[i]) == 0;
+	if (argc > 2 || !known) {
 		fprintf(stderr, "coze-chatd: unknown argument %s; see --help\n", argv[argc - 1]);
 		return EX_USAGE;
 	}
-	buf_init(&problems, TEXT_MAX);
-	if (config_load(&config, &problems))
+	if (load(&config))
 		status = run(mode, &config);
-	else
-		print(stderr, &problems);
-	buf_free(&problems);
 	config_fini(&config);
 	return status;
 }

@@ -11,41 +11,45 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "app/config.h"
-#include "app/worker.h"
+#include "app/fleet.h"
+#include "app/process.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
-#define BACKLOG      65535 /* the kernel takes as much of it as net.core.somaxconn allows */
-#define PAUSE_MIN_MS 100   /* before a dead worker is started again */
-#define PAUSE_MAX_MS 5000
-#define YOUNG_MS     10000 /* a worker that dies earlier makes the pause longer */
+#define HANDOVER       "COZE_CHATD_HANDOVER" /* environment: descriptor of what the predecessor wrote */
+#define HANDOVER_MAX   (1024 * 1024)
+#define CHECK_LIMIT_MS 10000
+#define CHECK_SAYS_MAX 4096  /* bytes of what a check complains about */
+#define STOP_EXTRA_MS  15000 /* beyond DRAIN_TIMEOUT_SECONDS; then a worker that hangs is killed */
 
-struct slot {
-	int fd;
-	char path[108];
-	pid_t pid; /* 0: not running */
-	uint64_t started_ms, pause_ms;
-	uint64_t start_at_ms; /* valid while not running */
+/* Asking the program on disk whether it can use the settings. */
+struct check {
+	pid_t pid; /* 0: none runs */
+	int says;  /* its standard error */
+	uint64_t until_ms;
 };
 
 struct master {
 	const struct config *config;
-	struct slot *slots;
-	size_t count;
-	int log_fd;
-	char pid_path[PATH_MAX];
+	struct metrics_region *metrics;
+	int metrics_fd;
+	struct fleet *fleet;
 	sigset_t signals;
+	char program[PATH_MAX];
+	char pid_path[PATH_MAX + 32], state_path[PATH_MAX + 32];
+	unsigned long reloads;
+	struct check check;
+	bool wants_reload; /* another HUP came while one was at work */
+	bool renewing;     /* workers of before the reload are being replaced */
 	bool stopping;
+	uint64_t kill_at_ms; /* valid when stopping */
 };
 
 static uint64_t now_ms(void)
@@ -62,263 +66,371 @@ static bool complain(const char *what, const char *name)
 	return false;
 }
 
-/* ---- files and sockets ---- */
+/* ---- files ---- */
 
-static bool make_directory(const char *path)
+/* Replaces a file in one step, so that nobody reads a half of it. */
+static bool write_file(const char *path, const char *text)
 {
-	if (mkdir(path, 0750) == 0 || errno == EEXIST)
-		return true;
-	return complain("cannot make the directory", path);
-}
-
-static bool open_log(struct master *master)
-{
-	char path[PATH_MAX];
-
-	if (!make_directory(master->config->run_dir))
-		return false;
-	snprintf(path, sizeof path, "%s/logs", master->config->run_dir);
-	if (!make_directory(path))
-		return false;
-	snprintf(path, sizeof path, "%s/logs/api_server.log", master->config->run_dir);
-	master->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	if (master->log_fd < 0)
-		return complain("cannot open the log", path);
-	log_open(master->log_fd, (enum log_level)master->config->log_level);
-	return true;
-}
-
-/* A socket file that nobody listens on is left over from a crash; one that answers belongs to a running master. */
-static bool is_taken(const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool taken = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
-
-	if (fd >= 0)
-		close(fd);
-	return taken;
-}
-
-static bool listen_on(struct slot *slot)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	snprintf(address.sun_path, sizeof address.sun_path, "%s", slot->path);
-	if (is_taken(&address)) {
-		fprintf(stderr, "coze-chatd: %s is in use: another one runs in this RUN_DIR\n", slot->path);
-		return false;
-	}
-	unlink(slot->path);
-	slot->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (slot->fd < 0 || bind(slot->fd, (struct sockaddr *)&address, sizeof address) != 0 ||
-	    listen(slot->fd, BACKLOG) != 0)
-		return complain("cannot listen on", slot->path);
-	return true;
-}
-
-static bool open_slots(struct master *master)
-{
-	master->count = (size_t)master->config->workers;
-	master->slots = calloc(master->count, sizeof *master->slots);
-	if (master->slots == NULL)
-		return complain("no memory for", "the workers");
-	for (size_t i = 0; i < master->count; i++) {
-		struct slot *slot = &master->slots[i];
-		int len =
-		    snprintf(slot->path, sizeof slot->path, "%s/worker-%zu.sock", master->config->run_dir, i);
-
-		if (len < 0 || (size_t)len >= sizeof slot->path) {
-			fprintf(stderr,
-				"coze-chatd: RUN_DIR=%s: must be shorter, a socket's path has at most 107 "
-				"bytes\n",
-				master->config->run_dir);
-			return false;
-		}
-		slot->pause_ms = PAUSE_MIN_MS;
-		if (!listen_on(slot))
-			return false;
-	}
-	return true;
-}
-
-static bool write_pid(struct master *master)
-{
+	char fresh[PATH_MAX + 40];
 	FILE *file;
+	bool good;
 
-	snprintf(master->pid_path, sizeof master->pid_path, "%s/coze-chatd.pid", master->config->run_dir);
-	file = fopen(master->pid_path, "we");
-	if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0)
-		return complain("cannot write", master->pid_path);
-	return true;
+	snprintf(fresh, sizeof fresh, "%s.new", path);
+	file = fopen(fresh, "we");
+	if (file == NULL)
+		return complain("cannot write", fresh);
+	good = fputs(text, file) >= 0;
+	good = fclose(file) == 0 && good;
+	if (good && rename(fresh, path) == 0)
+		return true;
+	return complain("cannot write", path);
 }
 
-/* ---- workers ---- */
-
-static void run_child(struct master *master, struct slot *slot, pid_t parent)
+static void write_state(const struct master *master, const char *result)
 {
-	char name[16];
+	char text[64];
 
-	/* If the master is killed, its workers drain; the check closes the moment between fork and prctl. */
-	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (getppid() != parent)
-		_exit(EX_OK);
-	snprintf(name, sizeof name, "chatd worker %zu", (size_t)(slot - master->slots));
-	prctl(PR_SET_NAME, name);
-	for (size_t i = 0; i < master->count; i++)
-		if (&master->slots[i] != slot)
-			close(master->slots[i].fd);
+	snprintf(text, sizeof text, "%lu %s\n", master->reloads, result);
+	write_file(master->state_path, text);
+}
+
+static bool write_pid(const struct master *master)
+{
+	char text[32];
+
+	snprintf(text, sizeof text, "%d\n", (int)getpid());
+	return write_file(master->pid_path, text);
+}
+
+/* ---- reloading ---- */
+
+static void refuse_reload(struct master *master, const char *why)
+{
+	log_event(LOG_LEVEL_ERROR, "reload_refused", LOG_TEXT("why", why));
+	metric_add(&metrics->counters.reloads_refused, 1);
+	master->reloads++;
+	write_state(master, "refused");
+}
+
+/* In the child: the program on disk, with the environment that we were started with. */
+static void run_check(const struct master *master, int says)
+{
+	char *argv[] = { (char *)master->program, "--check", NULL };
+
+	dup2(says, STDERR_FILENO);
 	sigprocmask(SIG_UNBLOCK, &master->signals, NULL);
-	exit(worker_run(master->config, slot->fd));
+	execv(master->program, argv);
+	fprintf(stderr, "%s: %s\n", master->program, strerror(errno));
+	_exit(EX_OSERR);
 }
 
-static void start_worker(struct master *master, struct slot *slot)
+static void begin_reload(struct master *master)
 {
-	pid_t parent = getpid();
-	pid_t pid = fork();
+	int pipe_fds[2];
+	pid_t pid;
 
-	if (pid == 0)
-		run_child(master, slot, parent);
-	slot->started_ms = now_ms();
-	if (pid < 0) {
-		log_event(LOG_LEVEL_ERROR, "fork", LOG_TEXT("why", strerror(errno)));
-		slot->start_at_ms = slot->started_ms + slot->pause_ms;
+	if (master->check.pid != 0 || master->renewing) {
+		master->wants_reload = true;
 		return;
 	}
-	slot->pid = pid;
+	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
+		refuse_reload(master, strerror(errno));
+		return;
+	}
+	pid = fork();
+	if (pid == 0)
+		run_check(master, pipe_fds[1]);
+	close(pipe_fds[1]);
+	if (pid < 0) {
+		close(pipe_fds[0]);
+		refuse_reload(master, strerror(errno));
+		return;
+	}
+	master->check = (struct check){ pid, pipe_fds[0], now_ms() + CHECK_LIMIT_MS };
 }
 
-static void start_due(struct master *master)
+/* Writes down what the successor must know. Returns a descriptor that survives the exec, or -1. */
+static int write_handover(const struct master *master)
 {
-	uint64_t now = now_ms();
+	struct buf text;
+	int fd = memfd_create("coze-chatd-handover", 0);
 
-	for (size_t i = 0; i < master->count && !master->stopping; i++)
-		if (master->slots[i].pid == 0 && master->slots[i].start_at_ms <= now)
-			start_worker(master, &master->slots[i]);
+	buf_init(&text, HANDOVER_MAX);
+	buf_printf(&text, "%lu %d %d\n", master->reloads, master->metrics_fd, master->wants_reload);
+	fleet_save(master->fleet, &text);
+	if (fd >= 0 &&
+	    (text.failed || write(fd, buf_bytes(&text), buf_size(&text)) != (ssize_t)buf_size(&text) ||
+	     lseek(fd, 0, SEEK_SET) != 0)) {
+		close(fd);
+		fd = -1;
+	}
+	buf_free(&text);
+	return fd;
 }
 
-static void note_death(struct slot *slot, int status, bool stopping)
+static void keep_descriptors(const struct master *master, bool keep)
 {
-	uint64_t now = now_ms();
-	bool young = now - slot->started_ms < YOUNG_MS;
-
-	log_event(stopping ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "worker_ended",
-		  LOG_NUMBER("worker", slot->pid),
-		  LOG_NUMBER("exit", WIFEXITED(status) ? WEXITSTATUS(status) : 0),
-		  LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
-	slot->pid = 0;
-	slot->pause_ms = !young                              ? PAUSE_MIN_MS
-			 : slot->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS
-							     : slot->pause_ms * 2;
-	slot->start_at_ms = now + (young ? slot->pause_ms / 2 : 0);
+	fleet_keep_sockets(master->fleet, keep);
+	fcntl(master->metrics_fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
 }
+
+/* Becomes the program on disk. Returns only when that fails. */
+static void exec_successor(struct master *master)
+{
+	char *argv[] = { master->program, NULL };
+	char number[16];
+	int fd = write_handover(master);
+
+	if (fd < 0) {
+		refuse_reload(master, "writing the handover");
+		return;
+	}
+	snprintf(number, sizeof number, "%d", fd);
+	setenv(HANDOVER, number, 1);
+	keep_descriptors(master, true);
+	execv(master->program, argv);
+	keep_descriptors(master, false);
+	unsetenv(HANDOVER);
+	close(fd);
+	refuse_reload(master, strerror(errno));
+}
+
+static void end_check(struct master *master, int status)
+{
+	char says[CHECK_SAYS_MAX];
+	ssize_t got = read(master->check.says, says, sizeof says - 1);
+
+	close(master->check.says);
+	master->check.pid = 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+		exec_successor(master);
+		return;
+	}
+	while (got > 0 && says[got - 1] == '\n')
+		got--;
+	says[got > 0 ? got : 0] = '\0';
+	refuse_reload(master, says[0] != '\0' ? says : "the check did not end as it should");
+}
+
+/* ---- the loop ---- */
 
 static void reap(struct master *master)
 {
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		for (size_t i = 0; i < master->count; i++)
-			if (master->slots[i].pid == pid)
-				note_death(&master->slots[i], status, master->stopping);
-}
-
-static size_t running(const struct master *master)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < master->count; i++)
-		count += master->slots[i].pid != 0;
-	return count;
-}
-
-static void signal_workers(const struct master *master, int number)
-{
-	for (size_t i = 0; i < master->count; i++)
-		if (master->slots[i].pid != 0)
-			kill(master->slots[i].pid, number);
-}
-
-/* ---- the loop ---- */
-
-/* How long to wait for a signal: until the next worker is to be started. */
-static struct timespec next_wait(const struct master *master)
-{
-	uint64_t now = now_ms(), wait = 60000;
-
-	for (size_t i = 0; i < master->count; i++) {
-		const struct slot *slot = &master->slots[i];
-
-		if (slot->pid == 0 && slot->start_at_ms <= now)
-			wait = 0;
-		else if (slot->pid == 0 && slot->start_at_ms - now < wait)
-			wait = slot->start_at_ms - now;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == master->check.pid)
+			end_check(master, status);
+		else
+			fleet_reaped(master->fleet, pid, status);
 	}
-	return (struct timespec){ .tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000 };
+}
+
+static void begin_stop(struct master *master, int number)
+{
+	log_event(LOG_LEVEL_INFO, "stopping", LOG_NUMBER("signal", number));
+	if (!master->stopping)
+		master->kill_at_ms = now_ms() + master->config->drain_timeout_ms + STOP_EXTRA_MS;
+	if (number == SIGINT)
+		master->kill_at_ms = now_ms() + STOP_EXTRA_MS;
+	master->stopping = true;
+	fleet_stop(master->fleet);
+	fleet_signal(master->fleet, number);
+	if (master->check.pid != 0)
+		kill(master->check.pid, SIGKILL);
+}
+
+static void on_signal(struct master *master, int number)
+{
+	switch (number) {
+	case SIGTERM:
+	case SIGQUIT: /* as nginx calls it */
+		begin_stop(master, SIGTERM);
+		break;
+	case SIGINT:
+		begin_stop(master, SIGINT);
+		break;
+	case SIGHUP:
+		if (!master->stopping)
+			begin_reload(master);
+		break;
+	case SIGUSR1:
+		log_reopen();
+		fleet_signal(master->fleet, SIGUSR1);
+		break;
+	default: /* SIGCHLD, SIGUSR2: to wake up is all */
+		break;
+	}
+}
+
+static void finish_reload(struct master *master)
+{
+	if (master->renewing && fleet_is_renewed(master->fleet)) {
+		master->renewing = false;
+		log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("number", master->reloads));
+		metric_add(&metrics->counters.reloads_ok, 1);
+		write_state(master, "ok");
+	}
+	if (master->wants_reload && !master->renewing && master->check.pid == 0 && !master->stopping) {
+		master->wants_reload = false;
+		begin_reload(master);
+	}
+}
+
+/* What takes too long is killed. Returns the milliseconds until the next look. */
+static uint64_t enforce_limits(struct master *master)
+{
+	uint64_t now = now_ms(), wait = UINT64_MAX;
+
+	if (master->check.pid != 0 && now >= master->check.until_ms)
+		kill(master->check.pid, SIGKILL);
+	if (master->stopping && now >= master->kill_at_ms)
+		fleet_signal(master->fleet, SIGKILL);
+	if (master->check.pid != 0 || master->stopping)
+		wait = 1000;
+	return wait;
 }
 
 static void serve(struct master *master)
 {
-	while (!master->stopping || running(master) > 0) {
-		struct timespec wait = next_wait(master);
-		int number;
+	while (!master->stopping || fleet_running(master->fleet) > 0) {
+		uint64_t wait = fleet_advance(master->fleet), limit = enforce_limits(master);
+		struct timespec time;
 
-		start_due(master);
-		if (!master->stopping)
-			wait = next_wait(master);
-		number = sigtimedwait(&master->signals, NULL, &wait);
-		if (number == SIGTERM || number == SIGINT) {
-			master->stopping = true;
-			log_event(LOG_LEVEL_INFO, "stopping", LOG_NUMBER("signal", number));
-			signal_workers(master, number);
-		}
+		wait = limit < wait ? limit : wait;
+		time = (struct timespec){ (time_t)(wait / 1000), (long)(wait % 1000) * 1000000 };
+		on_signal(master, sigtimedwait(&master->signals, NULL, &time));
 		reap(master);
+		finish_reload(master);
 	}
 }
 
-/* Streams are many, and each may hold two sockets. */
-static void raise_descriptor_limit(void)
-{
-	struct rlimit limit;
+/* ---- life ---- */
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
+/* Reads what the predecessor has written, if there was one: the text is the caller's to free. NULL: none. */
+static char *read_handover(struct master *master)
+{
+	const char *number = getenv(HANDOVER);
+	char *text = number != NULL ? calloc(1, HANDOVER_MAX + 1) : NULL;
+	ssize_t got = -1;
+	int fd, wants;
+
+	if (text == NULL)
+		return NULL;
+	fd = atoi(number);
+	got = read(fd, text, HANDOVER_MAX);
+	close(fd);
+	unsetenv(HANDOVER);
+	if (got > 0 && sscanf(text, "%lu %d %d\n", &master->reloads, &master->metrics_fd, &wants) == 3) {
+		master->wants_reload = wants != 0;
+		return text;
 	}
+	free(text);
+	return NULL;
 }
 
-static void close_all(struct master *master)
+int master_is_successor(void)
 {
-	for (size_t i = 0; i < master->count && master->slots != NULL; i++) {
-		if (master->slots[i].fd <= 0)
-			continue;
-		close(master->slots[i].fd);
-		unlink(master->slots[i].path);
+	return getenv(HANDOVER) != NULL;
+}
+
+static bool open_metrics(struct master *master, bool successor)
+{
+	if (successor) {
+		fcntl(master->metrics_fd, F_SETFD, FD_CLOEXEC);
+		master->metrics = metrics_region_adopt(master->metrics_fd);
+		/* Of another version: its workers go on counting there, unseen. */
+		if (master->metrics == NULL)
+			close(master->metrics_fd);
 	}
-	if (master->pid_path[0] != '\0')
-		unlink(master->pid_path);
-	free(master->slots);
+	if (master->metrics == NULL)
+		master->metrics = metrics_region_new(&master->metrics_fd);
+	if (master->metrics == NULL)
+		return complain("cannot make", "shared memory");
+	metrics_use_master(master->metrics);
+	return true;
+}
+
+static bool open_fleet(struct master *master, const char *handed_over)
+{
+	struct buf problems;
+
+	buf_init(&problems, 64 * 1024);
+	master->fleet = fleet_open(master->config, master->metrics, &master->signals, handed_over, &problems);
+	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
+	if (buf_size(&problems) > 0) {
+		buf_append_char(&problems, '\0');
+		log_event(LOG_LEVEL_ERROR, "start", LOG_TEXT("why", buf_bytes(&problems)));
+	}
+	buf_free(&problems);
+	return master->fleet != NULL;
+}
+
+static bool begin(struct master *master)
+{
+	char *handed_over = read_handover(master);
+	bool successor = handed_over != NULL;
+	/* With workers to look after, a log on standard error is better than none. */
+	bool good = (process_open_log(master->config) || successor) &&
+		    process_make_directory(master->config->run_dir) && open_metrics(master, successor) &&
+		    open_fleet(master, successor ? strchr(handed_over, '\n') + 1 : NULL) && write_pid(master);
+
+	free(handed_over);
+	if (!good)
+		return false;
+	if (successor) {
+		master->reloads++;
+		master->renewing = true;
+	}
+	log_event(LOG_LEVEL_INFO, successor ? "reloading" : "started",
+		  LOG_NUMBER("workers", master->config->workers));
+	write_state(master, successor ? "starting" : "ok");
+	return true;
+}
+
+static void end(struct master *master)
+{
+	if (master->fleet != NULL)
+		fleet_close(master->fleet);
+	unlink(master->pid_path);
+	unlink(master->state_path);
+}
+
+/* What the kernel adds to the name of a program that was replaced on disk since. */
+static void cut_deleted(char *path)
+{
+	static const char mark[] = " (deleted)";
+	size_t len = strlen(path), mark_len = sizeof mark - 1;
+
+	if (len > mark_len && strcmp(path + len - mark_len, mark) == 0)
+		path[len - mark_len] = '\0';
 }
 
 int master_run(const struct config *config)
 {
-	struct master master = { .config = config, .log_fd = -1 };
-	int status = EX_OSERR;
+	static const int signals[] = { SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD };
+	struct master master = { .config = config, .metrics_fd = -1 };
+	ssize_t len = readlink("/proc/self/exe", master.program, sizeof master.program - 1);
 
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGUSR1, SIG_IGN);
-	sigemptyset(&master.signals);
-	sigaddset(&master.signals, SIGTERM);
-	sigaddset(&master.signals, SIGINT);
-	sigaddset(&master.signals, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &master.signals, NULL);
-	raise_descriptor_limit();
-	if (open_log(&master) && open_slots(&master) && write_pid(&master)) {
-		log_event(LOG_LEVEL_INFO, "started", LOG_NUMBER("workers", master.count));
-		serve(&master);
-		status = EX_OK;
+	if (len < 0) {
+		complain("cannot read", "/proc/self/exe");
+		return EX_OSERR;
 	}
-	close_all(&master);
-	return status;
+	cut_deleted(master.program);
+	snprintf(master.pid_path, sizeof master.pid_path, "%s/coze-chatd.pid", config->run_dir);
+	snprintf(master.state_path, sizeof master.state_path, "%s/coze-chatd.state", config->run_dir);
+	process_prepare();
+	sigemptyset(&master.signals);
+	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+		sigaddset(&master.signals, signals[i]);
+	sigprocmask(SIG_BLOCK, &master.signals, NULL);
+	if (!begin(&master)) {
+		if (master.fleet != NULL)
+			fleet_close(master.fleet);
+		return EX_OSERR;
+	}
+	serve(&master);
+	end(&master);
+	return EX_OK;
 }

@@ -1,10 +1,12 @@
 /*
- * master.h - holds the listening sockets and keeps the workers running.
+ * master.h - keeps a fleet of workers running, and renews it without losing a request.
  *
- * One unix socket per worker, RUN_DIR/worker-N.sock, so that nginx balances by connections. The master keeps each socket
- * while a worker is replaced: connections wait in the backlog instead of being refused. A worker that dies is started
- * again, after a pause that doubles while it keeps dying young.
- * Signals: TERM drains the workers and ends, INT stops them at once.
+ * Signals: TERM drains the workers and ends, INT stops them at once, USR1 opens the log anew, here and in every worker.
+ * HUP reloads: the program on disk is asked whether it can use the settings (`--check`); if so, this process becomes that
+ * program (exec: same pid, same sockets, same children), which then replaces the workers one by one. If not, the log says
+ * why, and all goes on as before.
+ *
+ * In RUN_DIR: coze-chatd.pid, and coze-chatd.state, one line "NUMBER ok|refused|starting" about reload NUMBER (0: the start).
  */
 #ifndef APP_MASTER_H
 #define APP_MASTER_H
@@ -13,5 +15,11 @@ struct config;
 
 /* Runs until told to stop. Returns the process' exit status; what prevents a start is told on standard error. */
 int master_run(const struct config *config);
+
+/*
+ * Whether this process was a master before an exec, and still has its workers: then it must not just end when the settings
+ * turn out bad after all.
+ */
+int master_is_successor(void);
 
 #endif

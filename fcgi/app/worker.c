@@ -8,12 +8,14 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "app/config.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "chat/service.h"
 #include "coze/coze.h"
 #include "coze/transport.h"
@@ -30,10 +32,14 @@
 #define POLL_INTERVAL_MS   1000 /* coze-api section 4: once per second and chat */
 #define REDIS_CONNECT_MS   2000
 #define REDIS_COMMAND_MS   1000 /* a Redis that is slower is as good as away */
+#define START_INTERVAL_MS  1    /* between looks whether Redis is there */
+#define START_LIMIT_MS     1000 /* without Redis there is still /health, and a 503 is an answer, too */
 #define SETTLE_INTERVAL_MS 10   /* between looks whether the last cancellations have left */
 #define SETTLE_LIMIT_MS    2000
+#define SAMPLE_MS          100 /* how often gauges that nobody announces are looked at */
 
 enum worker_state {
+	WORKER_STARTING, /* connecting to Redis */
 	WORKER_SERVING,
 	WORKER_DRAINING, /* no new connections; running requests go on */
 	WORKER_SETTLING, /* no connections; what was cancelled is still told to Coze and Redis */
@@ -44,8 +50,10 @@ struct worker {
 	uv_loop_t loop;
 	enum worker_state state;
 	const struct config *config;
-	pid_t master;
-	int listen_fd;
+	struct worker_options options;
+	uint64_t requests;
+	uint64_t round_began_ns; /* of the loop; 0: not yet */
+	uint64_t *breaker_gauge; /* where this worker's breaker is counted; NULL: nowhere */
 	struct fcgi_server *server;
 	struct transport *transport;
 	struct coze *coze;
@@ -54,9 +62,15 @@ struct worker {
 	struct limiter *limiter;
 	struct service service;
 	struct router router;
-	uv_signal_t on_term, on_int;
-	uv_timer_t timer; /* DRAINING: its limit; SETTLING: the next look */
-	uint64_t settle_until_ms;
+	uv_signal_t on_term, on_quit, on_int, on_usr1, on_usr2;
+	bool is_last;     /* nobody will accept from the socket after this worker */
+	uv_timer_t timer; /* STARTING: the next look; DRAINING: its limit; SETTLING: the next look */
+	uint64_t start_until_ms;
+	int status; /* of the process, in the end */
+	uv_timer_t sampler;
+	uv_prepare_t before_wait;
+	uv_check_t after_wait;
+	uint64_t linger_until_ms, settle_until_ms;
 };
 
 static void stop(struct worker *worker)
@@ -77,7 +91,9 @@ static void on_settle(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
-	if (is_settled(worker) || uv_now(&worker->loop) >= worker->settle_until_ms)
+	uint64_t now = uv_now(&worker->loop);
+
+	if (now >= worker->linger_until_ms && (is_settled(worker) || now >= worker->settle_until_ms))
 		stop(worker);
 }
 
@@ -95,6 +111,9 @@ static void settle(void *arg)
 /* What still runs is ended properly: clients are told, Coze too, and sessions are let go of. */
 static void break_off(struct worker *worker)
 {
+	if (worker->server == NULL)
+		return;
+	worker->linger_until_ms = 0;
 	turns_stop(&worker->service.turns);
 	settle(worker);
 }
@@ -110,15 +129,20 @@ static void on_drain_limit(uv_timer_t *timer)
 
 static void drain(struct worker *worker)
 {
+	if (worker->state == WORKER_STARTING) {
+		stop(worker);
+		return;
+	}
 	if (worker->state != WORKER_SERVING)
 		return;
 	worker->state = WORKER_DRAINING;
 	log_event(LOG_LEVEL_INFO, "draining", LOG_NUMBER("requests", fcgi_server_active(worker->server)));
 	uv_timer_start(&worker->timer, on_drain_limit, worker->config->drain_timeout_ms, 0);
+	worker->linger_until_ms = uv_now(&worker->loop) + worker->options.linger_ms;
 	fcgi_server_drain(worker->server, settle, worker);
-	/* With the master dead nobody will ever accept from this socket: nginx must see that, and try another. */
-	if (getppid() != worker->master)
-		close(worker->listen_fd);
+	if (worker->is_last || worker->options.master == 0 || getppid() != worker->options.master)
+		shutdown(worker->options.listen_fd, SHUT_RDWR);
+	worker->options.on_state(worker->options.arg, METRICS_DRAINING);
 }
 
 static void on_term(uv_signal_t *signal, int number)
@@ -134,11 +158,71 @@ static void on_int(uv_signal_t *signal, int number)
 	break_off(signal->data);
 }
 
+static void on_usr1(uv_signal_t *signal, int number)
+{
+	(void)signal;
+	(void)number;
+	log_reopen();
+}
+
+static void on_usr2(uv_signal_t *signal, int number)
+{
+	struct worker *worker = signal->data;
+
+	(void)number;
+	worker->is_last = true;
+}
+
+/* Enough requests served: asks to be replaced, or makes room by itself. */
+static void wear_out(struct worker *worker)
+{
+	log_event(LOG_LEVEL_INFO, "worn", LOG_NUMBER("requests", worker->requests));
+	if (worker->options.on_worn != NULL)
+		worker->options.on_worn(worker->options.arg);
+	else
+		drain(worker);
+}
+
 static void on_request(struct fcgi_request *request, void *arg)
 {
 	struct worker *worker = arg;
 
+	if (++worker->requests == worker->config->worker_max_requests)
+		wear_out(worker);
 	request_begin(request, &worker->router);
+}
+
+/* ---- measuring ---- */
+
+static void on_before_wait(uv_prepare_t *prepare)
+{
+	struct worker *worker = prepare->data;
+
+	if (worker->round_began_ns != 0)
+		metric_observe(&metrics->counters.loop_time, (uv_hrtime() - worker->round_began_ns) / 1000);
+}
+
+static void on_after_wait(uv_check_t *check)
+{
+	struct worker *worker = check->data;
+
+	worker->round_began_ns = uv_hrtime();
+}
+
+static void on_sample(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+	const struct breaker *breaker = &worker->service.turns.breaker;
+	uint64_t *gauge = &metrics->gauges.breakers[METRICS_BREAKER_CLOSED];
+
+	if (breaker_is_open(breaker))
+		gauge = &metrics->gauges.breakers[breaker_wait_ms(breaker, uv_now(&worker->loop)) > 0
+						      ? METRICS_BREAKER_OPEN
+						      : METRICS_BREAKER_HALF_OPEN];
+	if (gauge == worker->breaker_gauge)
+		return;
+	metric_move(worker->breaker_gauge, gauge);
+	worker->breaker_gauge = gauge;
 }
 
 /* ---- life ---- */
@@ -148,9 +232,23 @@ static void init_loop(struct worker *worker)
 	uv_loop_init(&worker->loop);
 	uv_timer_init(&worker->loop, &worker->timer);
 	uv_signal_init(&worker->loop, &worker->on_term);
+	uv_signal_init(&worker->loop, &worker->on_quit);
 	uv_signal_init(&worker->loop, &worker->on_int);
-	worker->timer.data = worker->on_term.data = worker->on_int.data = worker;
+	uv_signal_init(&worker->loop, &worker->on_usr1);
+	uv_signal_init(&worker->loop, &worker->on_usr2);
+	uv_timer_init(&worker->loop, &worker->sampler);
+	uv_prepare_init(&worker->loop, &worker->before_wait);
+	uv_check_init(&worker->loop, &worker->after_wait);
+	worker->timer.data = worker->on_term.data = worker->on_quit.data = worker->on_int.data = worker;
+	worker->on_usr2.data = worker->sampler.data = worker->before_wait.data = worker->after_wait.data =
+	    worker;
+	uv_signal_start(&worker->on_usr1, on_usr1, SIGUSR1);
+	uv_signal_start(&worker->on_usr2, on_usr2, SIGUSR2);
+	uv_prepare_start(&worker->before_wait, on_before_wait);
+	uv_check_start(&worker->after_wait, on_after_wait);
+	uv_timer_start(&worker->sampler, on_sample, 0, SAMPLE_MS);
 	uv_signal_start(&worker->on_term, on_term, SIGTERM);
+	uv_signal_start(&worker->on_quit, on_term, SIGQUIT);
 	uv_signal_start(&worker->on_int, on_int, SIGINT);
 }
 
@@ -206,16 +304,10 @@ static enum err open_store(struct worker *worker, struct error *why)
 	return rc;
 }
 
-static enum err open_parts(struct worker *worker, int listen_fd, struct error *why)
+static enum err open_parts(struct worker *worker, struct error *why)
 {
 	const struct config *config = worker->config;
 	struct service *service = &worker->service;
-	/* A whole answer waits for its client as JSON, where escaping may make it six times longer. */
-	const struct fcgi_limits limits = {
-		.body_max = config->max_request_size,
-		.output_max = config->max_answer_bytes * 6 + 1024 * 1024,
-		.head_timeout_ms = HEAD_TIMEOUT_MS,
-	};
 	const struct route *routes;
 	size_t route_count;
 	enum err rc = open_coze(worker, why);
@@ -226,6 +318,7 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 		return rc;
 	service->loop = &worker->loop;
 	service->config = config;
+	service->metrics = worker->options.metrics;
 	service->turns = (struct turn_context){
 		.loop = &worker->loop,
 		.coze = worker->coze,
@@ -245,7 +338,40 @@ static enum err open_parts(struct worker *worker, int listen_fd, struct error *w
 		.access = { config->api_keys, config->admin_api_keys },
 		.app = service,
 	};
-	return fcgi_server_open(&worker->server, &worker->loop, listen_fd, &limits, on_request, worker, why);
+	return ERR_OK;
+}
+
+static void begin_serving(struct worker *worker)
+{
+	const struct config *config = worker->config;
+	/* A whole answer waits for its client as JSON, where escaping may make it six times longer. */
+	const struct fcgi_limits limits = {
+		.body_max = config->max_request_size,
+		.output_max = config->max_answer_bytes * 6 + 1024 * 1024,
+		.head_timeout_ms = HEAD_TIMEOUT_MS,
+	};
+	struct error why;
+
+	uv_timer_stop(&worker->timer);
+	if (fcgi_server_open(&worker->server, &worker->loop, worker->options.listen_fd, &limits, on_request,
+			     worker, &why) != ERR_OK) {
+		log_event(LOG_LEVEL_ERROR, "start", LOG_TEXT("cause", why.cause));
+		worker->status = EX_SOFTWARE;
+		stop(worker);
+		return;
+	}
+	worker->state = WORKER_SERVING;
+	log_event(LOG_LEVEL_INFO, "serving", LOG_TEXT("coze", config->coze_base_url));
+	worker->options.on_state(worker->options.arg, METRICS_SERVING);
+}
+
+/* Whoever accepts before Redis is there turns messages away that another worker, or this one soon, could have served. */
+static void on_start_look(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+
+	if (claims_are_ready(worker->claims) || uv_now(&worker->loop) >= worker->start_until_ms)
+		begin_serving(worker);
 }
 
 /* Closes in the order of use: requests first, then what they use; the loop then lets go of the memory. */
@@ -263,7 +389,13 @@ static void close_parts(struct worker *worker)
 		limiter_close(worker->limiter);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
 	uv_close((uv_handle_t *)&worker->on_term, NULL);
+	uv_close((uv_handle_t *)&worker->on_quit, NULL);
 	uv_close((uv_handle_t *)&worker->on_int, NULL);
+	uv_close((uv_handle_t *)&worker->on_usr1, NULL);
+	uv_close((uv_handle_t *)&worker->on_usr2, NULL);
+	uv_close((uv_handle_t *)&worker->sampler, NULL);
+	uv_close((uv_handle_t *)&worker->before_wait, NULL);
+	uv_close((uv_handle_t *)&worker->after_wait, NULL);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
 	if (worker->service.sessions != NULL)
 		sessions_close(worker->service.sessions);
@@ -273,27 +405,29 @@ static void close_parts(struct worker *worker)
 		log_event(LOG_LEVEL_ERROR, "loop", LOG_TEXT("why", "handles were left open"));
 }
 
-int worker_run(const struct config *config, int listen_fd)
+int worker_run(const struct worker_options *options)
 {
 	struct worker *worker = calloc(1, sizeof *worker);
 	struct error why;
-	int status = EX_OK;
+	int status;
 
 	if (worker == NULL)
 		return EX_OSERR;
-	worker->config = config;
-	worker->master = getppid();
-	worker->listen_fd = listen_fd;
+	worker->config = options->config;
+	worker->options = *options;
 	init_loop(worker);
-	if (open_parts(worker, listen_fd, &why) == ERR_OK) {
-		log_event(LOG_LEVEL_INFO, "serving", LOG_TEXT("coze", config->coze_base_url));
+	if (open_parts(worker, &why) == ERR_OK) {
+		worker->start_until_ms = uv_now(&worker->loop) + START_LIMIT_MS;
+		uv_timer_start(&worker->timer, on_start_look, 0, START_INTERVAL_MS);
 		uv_run(&worker->loop, UV_RUN_DEFAULT);
-		log_event(LOG_LEVEL_INFO, "stopped",
-			  LOG_NUMBER("requests", fcgi_server_active(worker->server)));
+		log_event(
+		    LOG_LEVEL_INFO, "stopped",
+		    LOG_NUMBER("requests", worker->server != NULL ? fcgi_server_active(worker->server) : 0));
 	} else {
 		log_event(LOG_LEVEL_ERROR, "start", LOG_TEXT("cause", why.cause));
-		status = EX_SOFTWARE;
+		worker->status = EX_SOFTWARE;
 	}
+	status = worker->status;
 	close_parts(worker);
 	free(worker);
 	return status;

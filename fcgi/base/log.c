@@ -3,12 +3,16 @@
  */
 #include "base/log.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "base/utf8.h"
 
 #define VALUE_MAX 512 /* bytes of one value; what comes behind is cut */
@@ -16,14 +20,58 @@
 static struct {
 	int fd;
 	enum log_level level;
-} the_log = { STDERR_FILENO, LOG_LEVEL_INFO };
+	enum log_format format;
+	char path[PATH_MAX]; /* "" when the descriptor is somebody else's */
+} the_log = { .fd = STDERR_FILENO, .level = LOG_LEVEL_INFO };
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 
-void log_open(int fd, enum log_level level)
+void log_open(int fd, enum log_level level, enum log_format format)
 {
 	the_log.fd = fd;
 	the_log.level = level;
+	the_log.format = format;
+	the_log.path[0] = '\0';
+}
+
+static int open_path(const char *path)
+{
+	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+}
+
+bool log_open_file(const char *path, enum log_level level, enum log_format format)
+{
+	int fd = STDERR_FILENO;
+
+	if (strcmp(path, "-") == 0) {
+		log_open(fd, level, format);
+		return true;
+	}
+	if (strlen(path) >= sizeof the_log.path) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	fd = open_path(path);
+	if (fd < 0)
+		return false;
+	log_open(fd, level, format);
+	snprintf(the_log.path, sizeof the_log.path, "%s", path);
+	return true;
+}
+
+void log_reopen(void)
+{
+	int fd;
+
+	if (the_log.path[0] == '\0')
+		return;
+	fd = open_path(the_log.path);
+	if (fd < 0) {
+		log_event(LOG_LEVEL_ERROR, "log", LOG_TEXT("why", strerror(errno)));
+		return;
+	}
+	close(the_log.fd);
+	the_log.fd = fd;
 }
 
 bool log_wants(enum log_level level)
@@ -31,9 +79,9 @@ bool log_wants(enum log_level level)
 	return level <= the_log.level;
 }
 
-static bool needs_quotes(const char *text, size_t len)
+static bool needs_quotes(const char *text)
 {
-	for (size_t i = 0; i < len; i++)
+	for (size_t i = 0; text[i] != '\0' && i < VALUE_MAX; i++)
 		if ((unsigned char)text[i] <= ' ' || text[i] == '"' || text[i] == '=' || text[i] == '\\')
 			return true;
 	return false;
@@ -45,32 +93,72 @@ static bool is_control(const unsigned char *p, size_t len)
 	return p[0] < 0x20 || p[0] == 0x7F || (len == 2 && p[0] == 0xC2 && p[1] < 0xA0);
 }
 
-static void append_value(struct buf *line, const char *text)
+/* The bytes of the character at `p`, of which `len` are there; *good: it is one that may be shown as it is. */
+static size_t character(const unsigned char *p, size_t len, bool *good)
+{
+	size_t step = 1;
+
+	while (step < 4 && step < len && (p[step] & 0xC0) == 0x80)
+		step++;
+	*good = utf8_valid((const char *)p, step) && !is_control(p, step);
+	return step;
+}
+
+static void append_bytes_escaped(struct buf *line, const unsigned char *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		buf_printf(line, "\\x%02x", p[i]);
+}
+
+/* JSON knows no \x: what is no character becomes U+FFFD, a control character its \u escape. */
+static void append_json_escaped(struct buf *line, const unsigned char *p, size_t len)
+{
+	if (is_control(p, len) && utf8_valid((const char *)p, len))
+		buf_printf(line, "\\u%04x", len == 2 ? p[1] : p[0]);
+	else
+		buf_append_str(line, "\\ufffd");
+}
+
+/* The text of a value, cut and escaped, without quotes around it. */
+static void append_escaped(struct buf *line, const char *text, bool json)
 {
 	size_t len = strlen(text);
 	size_t cut = len > VALUE_MAX ? VALUE_MAX : len;
-	bool quotes = needs_quotes(text, cut);
 
-	if (quotes)
-		buf_append_char(line, '"');
 	for (size_t at = 0; at < cut;) {
 		const unsigned char *p = (const unsigned char *)text + at;
-		size_t step = 1;
+		bool good;
+		size_t step = character(p, len - at, &good);
 
-		while (step < 4 && at + step < len && (p[step] & 0xC0) == 0x80)
-			step++;
-		if (!utf8_valid((const char *)p, step) || is_control(p, step)) {
-			for (size_t i = 0; i < step; i++)
-				buf_printf(line, "\\x%02x", p[i]);
-		} else {
-			if (p[0] == '"' || p[0] == '\\')
-				buf_append_char(line, '\\');
+		if (!good && json)
+			append_json_escaped(line, p, step);
+		else if (!good)
+			append_bytes_escaped(line, p, step);
+		else if (p[0] == '"' || p[0] == '\\')
+			buf_printf(line, "\\%c", p[0]);
+		else
 			buf_append(line, p, step);
-		}
 		at += step;
 	}
 	if (cut < len)
 		buf_append_str(line, "…");
+}
+
+static void append_field(struct buf *line, const struct log_field *field)
+{
+	bool json = the_log.format == LOG_FORMAT_JSON;
+	bool quotes = field->kind == LOG_KIND_TEXT && (json || needs_quotes(field->text));
+
+	buf_printf(line, json ? ",\"%s\":" : " %s=", field->key);
+	if (quotes)
+		buf_append_char(line, '"');
+	if (field->kind == LOG_KIND_TEXT)
+		append_escaped(line, field->text, json);
+	else if (field->kind == LOG_KIND_NUMBER)
+		buf_printf(line, "%llu", (unsigned long long)field->number);
+	else
+		buf_printf(line, "%llu.%03u", (unsigned long long)(field->number / 1000),
+			   (unsigned)(field->number % 1000));
 	if (quotes)
 		buf_append_char(line, '"');
 }
@@ -78,26 +166,21 @@ static void append_value(struct buf *line, const char *text)
 void log_fields(enum log_level level, const char *event, const struct log_field *fields, size_t count)
 {
 	char date[CLOCK_ISO_SIZE];
+	bool json = the_log.format == LOG_FORMAT_JSON;
 	struct buf line;
 
-	buf_init(&line, 512 + count * (4 * VALUE_MAX + 128)); /* room for every byte escaped */
+	buf_init(&line, 512 + count * (6 * VALUE_MAX + 128)); /* room for every byte escaped */
 	clock_iso(date, clock_unix_us());
-	buf_printf(&line, "%s %s pid=%d event=%s", date, level_names[level], (int)getpid(), event);
-	for (size_t i = 0; i < count; i++) {
-		if (fields[i].text != NULL && fields[i].text[0] == '\0')
-			continue;
-		buf_printf(&line, " %s=", fields[i].key);
-		if (fields[i].text != NULL)
-			append_value(&line, fields[i].text);
-		else
-			buf_printf(&line, "%llu", (unsigned long long)fields[i].number);
-	}
-	buf_append_char(&line, '\n');
-	/* A log that cannot be written must not stop the service: there is nowhere to report it. */
-	if (!line.failed) {
-		ssize_t written = write(the_log.fd, buf_bytes(&line), buf_size(&line));
-
-		(void)written;
-	}
+	buf_printf(&line,
+		   json ? "{\"time\":\"%s\",\"level\":\"%s\",\"pid\":%d,\"event\":\"%s\""
+			: "%s %s pid=%d event=%s",
+		   date, level_names[level], (int)getpid(), event);
+	for (size_t i = 0; i < count; i++)
+		if (fields[i].kind != LOG_KIND_TEXT || fields[i].text[0] != '\0')
+			append_field(&line, &fields[i]);
+	buf_append_str(&line, json ? "}\n" : "\n");
+	/* A log that cannot be written must not stop the service: it is counted, and shown among the metrics. */
+	if (line.failed || write(the_log.fd, buf_bytes(&line), buf_size(&line)) != (ssize_t)buf_size(&line))
+		metric_add(&metrics->counters.log_failures, 1);
 	buf_free(&line);
 }

@@ -9,6 +9,7 @@
 #include "app/config.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/metrics.h"
 #include "base/utf8.h"
 #include "chat/service.h"
 #include "coze/coze.h"
@@ -52,20 +53,28 @@ struct exchange {
 	bool completing; /* the last event is being sent, piece by piece */
 	size_t sent;     /* bytes of `answer` that are in it */
 	unsigned chunks;
+	unsigned retries;
+	uint64_t first_chunk_ns; /* 0 until one was sent */
 };
 
 /* ---- life ---- */
 
+static void free_answer(struct exchange *exchange)
+{
+	metric_sub(&metrics->gauges.buffers[METRICS_BUFFER_ANSWER], buf_size(&exchange->answer));
+	buf_free(&exchange->answer);
+}
+
 static void on_heartbeat_closed(uv_handle_t *handle)
 {
-	struct exchange *exchange = handle->data;
-
-	buf_free(&exchange->answer);
-	free(exchange);
+	free(handle->data);
 }
 
 static void exchange_free(struct exchange *exchange)
 {
+	if (exchange->opened)
+		metric_sub(&metrics->gauges.streams, 1);
+	free_answer(exchange);
 	uv_close((uv_handle_t *)&exchange->heartbeat, on_heartbeat_closed);
 }
 
@@ -76,8 +85,22 @@ static void note(struct exchange *exchange)
 	request_note(request, LOG_TEXT("session", exchange->session_id));
 	request_note(request, LOG_TEXT("conversation", exchange->conversation_id));
 	request_note(request, LOG_TEXT("logid", exchange->logid));
-	if (exchange->streams)
-		request_note(request, LOG_NUMBER("chunks", exchange->chunks));
+	if (exchange->retries > 0)
+		request_note(request, LOG_NUMBER("retries", exchange->retries));
+	if (!exchange->streams)
+		return;
+	request_note(request, LOG_NUMBER("chunks", exchange->chunks));
+	if (exchange->first_chunk_ns != 0)
+		request_note(request, LOG_MS("first_chunk_ms",
+					     (exchange->first_chunk_ns - request->started_ns) / 1000));
+}
+
+/* The turn is about to be gone: what is to be said of it? */
+static void learn_turn(struct exchange *exchange)
+{
+	exchange->request->doing = turn_doing(exchange->turn);
+	exchange->retries = turn_retries(exchange->turn);
+	exchange->turn = NULL;
 }
 
 static void on_leave(void *arg)
@@ -85,8 +108,10 @@ static void on_leave(void *arg)
 	struct exchange *exchange = arg;
 
 	if (exchange->turn != NULL) {
-		exchange->request->doing = turn_doing(exchange->turn);
-		turn_cancel(exchange->turn);
+		struct turn *turn = exchange->turn;
+
+		learn_turn(exchange);
+		turn_cancel(turn);
 	}
 	note(exchange);
 	exchange_free(exchange);
@@ -121,7 +146,10 @@ static enum err collect_text(void *arg, const char *text, size_t len)
 	struct exchange *exchange = arg;
 
 	buf_append(&exchange->answer, text, len);
-	return exchange->answer.failed ? ERR_NOMEM : ERR_OK;
+	if (exchange->answer.failed)
+		return ERR_NOMEM;
+	metric_add(&metrics->gauges.buffers[METRICS_BUFFER_ANSWER], len);
+	return ERR_OK;
 }
 
 static void answer_whole(struct exchange *exchange)
@@ -133,7 +161,7 @@ static void answer_whole(struct exchange *exchange)
 	buf_init(&body, buf_size(&exchange->answer) * 6 + 4096);
 	buf_append_str(&body, "{\"response\":");
 	json_string(&body, buf_bytes(&exchange->answer), buf_size(&exchange->answer));
-	buf_free(&exchange->answer);
+	free_answer(exchange);
 	buf_append_str(&body, ",\"session_id\":");
 	json_cstring(&body, exchange->session_id);
 	buf_append_str(&body, ",\"message_id\":");
@@ -151,7 +179,7 @@ static void whole_done(void *arg, const struct coze_ids *ids, const struct error
 {
 	struct exchange *exchange = arg;
 
-	exchange->turn = NULL;
+	learn_turn(exchange);
 	learn(exchange, ids);
 	request_watch(exchange->request, NULL, NULL, NULL);
 	if (error != NULL)
@@ -189,6 +217,7 @@ static enum err stream_accepted(void *arg, const struct coze_ids *ids)
 	learn(exchange, ids);
 	if (rc == ERR_OK) {
 		exchange->opened = true;
+		metric_add(&metrics->gauges.streams, 1);
 		restart_heartbeat(exchange);
 	}
 	return rc;
@@ -208,6 +237,11 @@ static enum err send_chunk(struct exchange *exchange, const char *text, size_t l
 	buf_init(&event, EVENT_MAX);
 	buf_append_str(&event, "data: {\"type\": \"chunk\", \"data\": {\"content\": ");
 	json_string(&event, text, len);
+	if (exchange->first_chunk_ns == 0) {
+		exchange->first_chunk_ns = uv_hrtime();
+		metric_observe(&metrics->counters.first_chunk_time,
+			       (exchange->first_chunk_ns - exchange->request->started_ns) / 1000);
+	}
 	buf_printf(&event, ", \"chunk_index\": %u}}\n\n", exchange->chunks++);
 	if (!event.failed)
 		rc = response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event));
@@ -253,7 +287,10 @@ static void append_ids(struct buf *event, const struct exchange *exchange, bool 
 /* Out of memory in the middle of an event: a cut stream is an error to every client, a mangled event is not. */
 static void abort_stream(struct exchange *exchange)
 {
-	request_note(exchange->request, LOG_TEXT("error", error_name(ERR_NOMEM)));
+	struct error error;
+
+	error_set(&error, ERR_NOMEM, NULL, "memory for an event");
+	request_fail(exchange->request, &error);
 	note(exchange);
 	response_abort(exchange->request);
 	exchange_free(exchange);
@@ -336,8 +373,7 @@ static void send_error_event(struct exchange *exchange, const struct error *erro
 	buf_append_str(&event, "data: {\"type\": \"error\", \"data\": {\"message\": ");
 	json_cstring(&event, error->detail);
 	append_ids(&event, exchange, false);
-	request_note(exchange->request, LOG_TEXT("error", error_name(error->code)));
-	request_note(exchange->request, LOG_TEXT("cause", error->cause));
+	request_fail(exchange->request, error);
 	end_stream(exchange, &event);
 }
 
@@ -345,7 +381,7 @@ static void stream_done(void *arg, const struct coze_ids *ids, const struct erro
 {
 	struct exchange *exchange = arg;
 
-	exchange->turn = NULL;
+	learn_turn(exchange);
 	learn(exchange, ids);
 	uv_timer_stop(&exchange->heartbeat);
 	if (error != NULL && !exchange->opened) {

@@ -6,6 +6,7 @@
 static const struct route routes[] = {
 	{ "GET", "/", ACCESS_OPEN, root_get },
 	{ "GET", "/health", ACCESS_OPEN, health_get },
+	{ "GET", "/metrics", ACCESS_ADMIN, metrics_get },
 	{ "POST", "/chat", ACCESS_USER, chat_post },
 	{ "POST", "/chat/stream", ACCESS_USER, chat_stream_post },
 	{ "GET", "/session/{session_id}/info", ACCESS_USER, session_info_get },

@@ -11,10 +11,12 @@
 #include "http/router.h"
 
 struct config;
+struct metrics_region;
 
 struct service {
 	uv_loop_t *loop;
 	const struct config *config;
+	struct metrics_region *metrics; /* of the node */
 	struct sessions *sessions;
 	struct turn_context turns;
 };
@@ -27,6 +29,7 @@ void session_clear_post(struct request *request, void *app);
 void session_bind_post(struct request *request, void *app);
 void root_get(struct request *request, void *app); /* status_handlers.c */
 void health_get(struct request *request, void *app);
+void metrics_get(struct request *request, void *app);
 
 const struct route *service_routes(size_t *count);
 

@@ -1,17 +1,19 @@
 /*
- * status_handlers.c - GET / and GET /health.
+ * status_handlers.c - GET /, GET /health and GET /metrics.
  */
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/metrics.h"
 #include "chat/pending.h"
 #include "chat/service.h"
 #include "http/response.h"
 #include "store/sessions.h"
 
-#define ANSWER_MAX 1024
-#define VERSION    "1.1.0"
+#define ANSWER_MAX  1024
+#define METRICS_MAX (4 * 1024 * 1024)
+#define VERSION     "1.1.0"
 
 void root_get(struct request *request, void *app)
 {
@@ -64,4 +66,21 @@ void health_get(struct request *request, void *app)
 		return;
 	answer_health(pending_answered(pending), service, false);
 	free(pending);
+}
+
+void metrics_get(struct request *request, void *app)
+{
+	struct service *service = app;
+	const char *names[METRICS_ROUTES];
+	const struct route *routes;
+	struct buf body;
+	size_t count;
+
+	routes = service_routes(&count);
+	for (size_t i = 0; i < count && i < METRICS_ROUTES; i++)
+		names[i] = routes[i].path;
+	buf_init(&body, METRICS_MAX);
+	metrics_write(service->metrics, names, count, VERSION, &body);
+	response_body(request, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
+	buf_free(&body);
 }

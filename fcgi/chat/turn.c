@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "coze/code.h"
 #include "coze/coze.h"
 #include "coze/failure.h"
@@ -77,6 +78,7 @@ struct turn {
 	char *message;
 	size_t message_len;
 	const char *limit_name, *limit_detail;
+	const char *failed_while; /* NULL: it has not failed */
 	struct coze_ids ids;
 	struct error error;
 };
@@ -84,10 +86,24 @@ struct turn {
 static void permit(struct turn *turn);
 static void ask(struct turn *turn);
 
+/* Where turns in a state are counted; NULL: nowhere. */
+static uint64_t *gauge_of(enum turn_state state)
+{
+	static const enum metrics_turn counted_as[] = {
+		[TURN_CLAIMING] = METRICS_TURN_LOCK,       [TURN_PERMITTING] = METRICS_TURN_SLOT,
+		[TURN_PAUSING] = METRICS_TURN_PAUSE,       [TURN_ASKING] = METRICS_TURN_ASKING,
+		[TURN_ANSWERING] = METRICS_TURN_ANSWERING, [TURN_LEAVING] = METRICS_TURN_LEAVING,
+		[TURN_SAVING] = METRICS_TURN_SAVING,
+	};
+
+	return state != TURN_OVER ? &metrics->gauges.turns[counted_as[state]] : NULL;
+}
+
 /* The only place that assigns turn->state. */
 static void turn_go(struct turn *turn, enum turn_state next)
 {
 	assert(turn_may_go[turn->state] & TO(next));
+	metric_move(gauge_of(turn->state), gauge_of(next));
 	turn->state = next;
 }
 
@@ -124,12 +140,15 @@ static void tell(struct turn *turn)
 	const struct turn_sink *sink = turn->sink;
 
 	turn->sink = NULL;
-	if (sink != NULL)
-		sink->on_done(turn->arg, &turn->ids, turn->has_error ? &turn->error : NULL);
+	if (sink == NULL)
+		return;
+	metric_add(&metrics->counters.turns[turn->has_error ? turn->error.code : ERR_OK], 1);
+	sink->on_done(turn->arg, &turn->ids, turn->has_error ? &turn->error : NULL);
 }
 
 static void note_error(struct turn *turn, const struct error *error)
 {
+	turn->failed_while = turn_doing(turn);
 	turn->has_error = true;
 	turn->error = *error;
 	if (error->code == ERR_TIMEOUT)
@@ -341,6 +360,7 @@ static bool retry(struct turn *turn, const struct failure *failure)
 		return false;
 	if (failure->traits & CODE_RETRY)
 		turn->retries++;
+	metric_add(&metrics->counters.retries, 1);
 	log_event(LOG_LEVEL_WARN, "retry", LOG_NUMBER("attempt", turn->attempts),
 		  LOG_NUMBER("pause_ms", pause), LOG_TEXT("cause", failure->error.cause),
 		  LOG_TEXT("logid", turn->ids.logid));
@@ -499,8 +519,10 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 	struct turn *turn;
 
 	*out = NULL;
-	if (rc != ERR_OK)
+	if (rc != ERR_OK) {
+		metric_add(&metrics->counters.turns[rc], 1);
 		return rc;
+	}
 	turn = calloc(1, sizeof *turn);
 	if (turn != NULL)
 		turn->message = malloc(question->message_len + 1);
@@ -521,6 +543,7 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 	rc = claim_start(&turn->claim, context->claims, question->session_id, question->user_id, on_granted,
 			 turn);
 	if (rc != ERR_OK) {
+		metric_add(&metrics->counters.turns[rc], 1);
 		free(turn->message);
 		free(turn);
 		return error_set(why, rc, NULL, "claiming the session: redis is away or memory short");
@@ -536,6 +559,7 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 		turn->next->prev = turn;
 	context->first = turn;
 	context->running++;
+	metric_move(NULL, gauge_of(turn->state));
 	*out = turn;
 	return ERR_OK;
 }
@@ -545,6 +569,7 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 void turn_cancel(struct turn *turn)
 {
 	turn->sink = NULL;
+	metric_add(&metrics->counters.turns[METRICS_TURN_LEFT], 1);
 	if (turn->state != TURN_SAVING)
 		leave(turn);
 }
@@ -563,6 +588,8 @@ void turn_resume(struct turn *turn)
 
 const char *turn_doing(const struct turn *turn)
 {
+	if (turn->failed_while != NULL)
+		return turn->failed_while;
 	switch (turn->state) {
 	case TURN_CLAIMING:
 		return "waiting for the session";
@@ -574,8 +601,13 @@ const char *turn_doing(const struct turn *turn)
 		return "cancelling at coze";
 	case TURN_SAVING:
 		return "saving to redis";
+	case TURN_ASKING:
+	case TURN_ANSWERING:
+		if (turn->chat != NULL)
+			return coze_chat_doing(turn->chat);
+		return turn->state == TURN_ASKING ? "asking coze" : "reading coze's answer";
 	default:
-		return turn->chat != NULL ? coze_chat_doing(turn->chat) : "ending";
+		return "ending";
 	}
 }
 

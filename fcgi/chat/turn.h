@@ -82,7 +82,7 @@ void turns_stop(struct turn_context *context);
 void turn_pause(struct turn *turn);
 void turn_resume(struct turn *turn);
 
-/* What the turn is waiting for: a constant English text, for the log. */
+/* What the turn is waiting for, or was when it failed: a constant English text, for the log. */
 const char *turn_doing(const struct turn *turn);
 
 /* How often the message was given to Coze again. */

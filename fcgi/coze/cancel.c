@@ -62,7 +62,7 @@ enum err cancel_chat(struct transport *transport, const char *conversation_id, c
 {
 	struct cancellation *cancellation = calloc(1, sizeof *cancellation);
 	struct buf body;
-	struct call_spec spec = { "POST", "/chat/cancel", &body, LIMIT_MS, LIMIT_MS };
+	struct call_spec spec = { "POST", "/chat/cancel", &body, METRICS_CALL_CANCEL, LIMIT_MS, LIMIT_MS };
 	enum err rc = ERR_NOMEM;
 	struct call *call;
 

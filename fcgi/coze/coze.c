@@ -425,11 +425,18 @@ static void on_body(void *arg, const char *bytes, size_t len)
 	told_end(chat); /* an ended chat lets go of the call by itself */
 }
 
-static enum err start_call(struct coze_chat *chat, const char *method, const char *path, struct buf *body,
-			   const struct call_ops *ops)
+static enum err start_call(struct coze_chat *chat, enum metrics_call counts_as, const char *path,
+			   struct buf *body, const struct call_ops *ops)
 {
 	const struct coze_options *options = &chat->coze->options;
-	struct call_spec spec = { method, path, body, options->first_byte_ms, options->idle_ms };
+	struct call_spec spec = {
+		.method = body != NULL ? "POST" : "GET",
+		.path = path,
+		.body = body,
+		.counts_as = counts_as,
+		.first_byte_ms = options->first_byte_ms,
+		.idle_ms = options->idle_ms,
+	};
 	enum err rc;
 
 	chat->status = 0;
@@ -572,7 +579,7 @@ enum err coze_chat_start(struct coze_chat **out, struct coze *coze, const struct
 	write_question(&body, coze, question);
 	write_path(&path, "/chat", question->conversation_id, "");
 	if (!body.failed && !path.failed)
-		rc = start_call(chat, "POST", buf_bytes(&path), &body, &ask_ops);
+		rc = start_call(chat, METRICS_CALL_CHAT, buf_bytes(&path), &body, &ask_ops);
 	buf_free(&body);
 	buf_free(&path);
 	if (rc != ERR_OK) {
@@ -585,8 +592,8 @@ enum err coze_chat_start(struct coze_chat **out, struct coze *coze, const struct
 
 /* ---- polling ---- */
 
-static void ask_about(struct coze_chat *chat, const char *resource, enum chat_state state,
-		      const struct call_ops *ops)
+static void ask_about(struct coze_chat *chat, enum metrics_call counts_as, const char *resource,
+		      enum chat_state state, const struct call_ops *ops)
 {
 	enum err rc = ERR_NOMEM;
 	struct buf path;
@@ -595,7 +602,7 @@ static void ask_about(struct coze_chat *chat, const char *resource, enum chat_st
 	write_path(&path, resource, chat->ids.conversation_id, chat->ids.chat_id);
 	chat->state = state;
 	if (!path.failed)
-		rc = start_call(chat, "GET", buf_bytes(&path), NULL, ops);
+		rc = start_call(chat, counts_as, buf_bytes(&path), NULL, ops);
 	buf_free(&path);
 	if (rc != ERR_OK) {
 		fail_with(chat, rc, "memory for a call");
@@ -653,7 +660,7 @@ static void on_poll_time(uv_timer_t *timer)
 	if (chat->ready)
 		list_messages(chat);
 	else
-		ask_about(chat, "/chat/retrieve", CHAT_RETRIEVING, &retrieve_ops);
+		ask_about(chat, METRICS_CALL_RETRIEVE, "/chat/retrieve", CHAT_RETRIEVING, &retrieve_ops);
 }
 
 static void poll_again(struct coze_chat *chat)
@@ -723,7 +730,7 @@ static const struct call_ops list_ops = { on_head, on_body, on_listed };
 
 static void list_messages(struct coze_chat *chat)
 {
-	ask_about(chat, "/chat/message/list", CHAT_LISTING, &list_ops);
+	ask_about(chat, METRICS_CALL_MESSAGES, "/chat/message/list", CHAT_LISTING, &list_ops);
 }
 
 /* ---- from outside ---- */

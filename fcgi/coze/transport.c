@@ -37,6 +37,9 @@ struct call {
 	struct buf body;
 	const struct call_ops *ops;
 	void *arg;
+	enum metrics_call counts_as;
+	long status; /* HTTP; 0 until the answer's head */
+	uint64_t started_ns;
 	uint64_t first_byte_ms, idle_ms;
 	uv_timer_t timer;
 	unsigned sendings; /* how often libcurl was about to send the request */
@@ -113,6 +116,32 @@ static void move(struct call *call, enum call_state next)
 	list_add(list_of(call), call);
 }
 
+/* ---- counting ---- */
+
+static void count(const struct call *call, enum metrics_result result)
+{
+	metric_add(&metrics->counters.calls[call->counts_as][result], 1);
+}
+
+static void count_end(const struct call *call, enum call_end end)
+{
+	static const enum metrics_result results[] = {
+		[CALL_NOT_SENT] = METRICS_RESULT_NOT_SENT,
+		[CALL_CONNECT_TIMEOUT] = METRICS_RESULT_CONNECT_TIMEOUT,
+		[CALL_FIRST_BYTE_TIMEOUT] = METRICS_RESULT_FIRST_BYTE_TIMEOUT,
+		[CALL_IDLE_TIMEOUT] = METRICS_RESULT_IDLE_TIMEOUT,
+		[CALL_UNANSWERED] = METRICS_RESULT_UNANSWERED,
+		[CALL_CUT] = METRICS_RESULT_CUT,
+	};
+
+	if (end != CALL_OK)
+		count(call, results[end]);
+	else
+		count(call, call->status >= 500   ? METRICS_RESULT_5XX
+			    : call->status >= 400 ? METRICS_RESULT_4XX
+						  : METRICS_RESULT_OK);
+}
+
 /* ---- freeing ---- */
 
 static void free_transport_if_done(struct transport *transport)
@@ -178,8 +207,10 @@ static void on_call_timer(uv_timer_t *timer)
 			    : call->sendings > 0 ? CALL_FIRST_BYTE_TIMEOUT
 						 : CALL_CONNECT_TIMEOUT;
 
-	if (!drained)
+	if (!drained) {
+		count_end(call, end);
 		call->transport->active--;
+	}
 	release(call);
 	if (!drained)
 		ops->on_done(arg, end, words[end]);
@@ -216,6 +247,8 @@ static void tell_head(struct call *call)
 	if (curl_easy_header(call->easy, "X-Tt-Logid", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
 		head.logid = header->value;
 	head.kind = kind_of(content_type);
+	call->status = head.status;
+	metric_observe(&metrics->counters.first_byte_time, (uv_hrtime() - call->started_ns) / 1000);
 	call->ops->on_head(call->arg, &head);
 }
 
@@ -394,6 +427,7 @@ static void finish(struct call *call, CURLcode code)
 		 code == CURLE_OK         ? ""
 		 : call->error[0] != '\0' ? call->error
 					  : curl_easy_strerror(code));
+	count_end(call, end);
 	call->transport->active--;
 	release(call);
 	ops->on_done(arg, end, why);
@@ -511,6 +545,8 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 	call->post = strcmp(spec->method, "POST") == 0;
 	call->ops = ops;
 	call->arg = arg;
+	call->counts_as = spec->counts_as;
+	call->started_ns = uv_hrtime();
 	call->first_byte_ms = spec->first_byte_ms;
 	call->idle_ms = spec->idle_ms;
 	uv_timer_init(transport->loop, &call->timer);
@@ -532,8 +568,10 @@ void call_cancel(struct call *call)
 
 	if (call->state == CALL_DYING)
 		return;
-	if (call->state != CALL_DRAINING)
+	if (call->state != CALL_DRAINING) {
+		count(call, METRICS_RESULT_CANCELLED);
 		transport->active--;
+	}
 	uv_timer_stop(&call->timer);
 	if (call->state == CALL_STARTING) {
 		/* libcurl does not know it yet, so there is nothing to remove from it. */
@@ -552,6 +590,7 @@ void call_drain(struct call *call)
 		call_cancel(call);
 		return;
 	}
+	count_end(call, CALL_OK);
 	call->transport->active--;
 	move(call, CALL_DRAINING);
 	limit(call, DRAIN_MS);

@@ -15,6 +15,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/metrics.h"
 
 struct transport;
 struct call;
@@ -48,9 +49,10 @@ struct call_ops {
 };
 
 struct call_spec {
-	const char *method;              /* "GET" or "POST" */
-	const char *path;                /* appended to the base URL; copied */
-	struct buf *body;                /* taken over (left empty); NULL for none */
+	const char *method; /* "GET" or "POST" */
+	const char *path;   /* appended to the base URL; copied */
+	struct buf *body;   /* taken over (left empty); NULL for none */
+	enum metrics_call counts_as;
 	uint64_t first_byte_ms, idle_ms; /* limits: after the sending; between bytes, but not while paused */
 };
 

@@ -23,6 +23,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/utf8.h"
 #include "http/codec.h"
 #include "http/record.h"
@@ -31,12 +32,13 @@
  * SO_SNDBUF asked for (Linux doubles it). nginx cuts where its own buffer ends (fastcgi_buffer_size), so no more must be in
  * flight than fits there: a quarter of this doubled, when the socket still polls writable, and one write.
  */
-#define SOCKET_BUFFER   (96 * 1024)
-#define HEAD_MAX        (64 * 1024)   /* bytes of parameters */
-#define RECORDS_MAX     (1024 * 1024) /* bytes that the headers of a body's records may take */
-#define PROGRESS        1024 /* bytes that a peer must bring within the time limit, again and again */
-#define ACCEPT_BATCH    64   /* connections taken per turn of the loop */
-#define ACCEPT_PAUSE_MS 100  /* after running out of descriptors or memory */
+#define SOCKET_BUFFER     (96 * 1024)
+#define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
+#define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
+#define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
+#define ACCEPT_BATCH      64   /* connections taken per turn of the loop */
+#define ACCEPT_ALL_ROUNDS 1000 /* a flood must not keep a worker from draining */
+#define ACCEPT_PAUSE_MS   100  /* after running out of descriptors or memory */
 
 enum conn_state {
 	CONN_IDLE,     /* waiting for nginx's next request */
@@ -69,7 +71,8 @@ struct fcgi_request {
 	bool too_big;
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
-	struct buf out; /* waits for the client */
+	struct buf out;                 /* waits for the client */
+	size_t counted_in, counted_out; /* of the bytes held, what the metrics know */
 	fcgi_leave_fn on_leave;
 	fcgi_drain_fn on_drain;
 	void *arg;
@@ -96,6 +99,25 @@ struct fcgi_server {
 static void flush(struct fcgi_request *conn);
 static void take_request(struct fcgi_request *conn, const char *bytes, size_t len);
 
+/* ---- counting ---- */
+
+static void recount(enum metrics_buffer buffer, size_t *counted, size_t now)
+{
+	metric_add(&metrics->gauges.buffers[buffer], (uint64_t)now - *counted);
+	*counted = now;
+}
+
+/* Tells the metrics what the connection holds. */
+static void count_bytes(struct fcgi_request *conn)
+{
+	size_t in = buf_size(&conn->in) + buf_size(&conn->body), out = buf_size(&conn->out);
+
+	if (in != conn->counted_in)
+		recount(METRICS_BUFFER_REQUEST, &conn->counted_in, in);
+	if (out != conn->counted_out)
+		recount(METRICS_BUFFER_OUTPUT, &conn->counted_out, out);
+}
+
 /* ---- watching ---- */
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -116,6 +138,8 @@ static void watch_state(struct fcgi_request *conn)
 {
 	int events = UV_DISCONNECT;
 
+	if (conn->state != CONN_DECODING)
+		count_bytes(conn);
 	if (conn->state == CONN_DECODING || conn->state == CONN_CLOSED)
 		events = 0;
 	else if (!conn->pipelined)
@@ -196,6 +220,8 @@ static void close_conn(struct fcgi_request *conn)
 	watch(conn, 0);
 	free_request(conn);
 	buf_free(&conn->in);
+	count_bytes(conn);
+	metric_sub(&metrics->gauges.connections, 1);
 	if (conn->prev != NULL)
 		conn->prev->next = conn->next;
 	else
@@ -576,6 +602,7 @@ static void open_conn(struct fcgi_server *server, int fd)
 		conn->next->prev = conn;
 	server->conns = conn;
 	server->conn_count++;
+	metric_add(&metrics->gauges.connections, 1);
 	watch_state(conn);
 }
 
@@ -589,13 +616,10 @@ static void on_pause_over(uv_timer_t *timer)
 		uv_poll_start(&server->poll, UV_READABLE, on_listen);
 }
 
-static void on_listen(uv_poll_t *poll, int status, int events)
+/* Accepts up to `most` connections. False: there is no more to be had now. */
+static bool accept_some(struct fcgi_server *server, unsigned most)
 {
-	struct fcgi_server *server = poll->data;
-
-	(void)status;
-	(void)events;
-	for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
+	for (unsigned i = 0; i < most; i++) {
 		int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 		if (fd >= 0) {
@@ -603,14 +627,28 @@ static void on_listen(uv_poll_t *poll, int status, int events)
 			continue;
 		}
 		if (errno == EAGAIN)
-			return;
+			return false;
 		if (errno != EINTR && errno != ECONNABORTED) {
 			log_event(LOG_LEVEL_ERROR, "accept", LOG_TEXT("why", strerror(errno)));
 			uv_poll_stop(&server->poll);
 			uv_timer_start(&server->pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
-			return;
+			return false;
 		}
 	}
+	return true;
+}
+
+static void accept_all(struct fcgi_server *server)
+{
+	for (unsigned rounds = 0; rounds < ACCEPT_ALL_ROUNDS && accept_some(server, ACCEPT_BATCH); rounds++)
+		;
+}
+
+static void on_listen(uv_poll_t *poll, int status, int events)
+{
+	(void)status;
+	(void)events;
+	accept_some(poll->data, ACCEPT_BATCH);
 }
 
 enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_fd,
@@ -646,10 +684,13 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 
 void fcgi_server_drain(struct fcgi_server *server, void (*on_idle)(void *arg), void *arg)
 {
+	/* What waits in the queue was promised an answer, and its socket may have no other to accept from it. */
+	accept_all(server);
 	server->draining = true;
 	server->on_idle = on_idle;
 	server->idle_arg = arg;
 	uv_poll_stop(&server->poll);
+	uv_timer_stop(&server->pause);
 	tell_if_idle(server);
 }
 
@@ -702,6 +743,7 @@ bool fcgi_body_too_big(const struct fcgi_request *conn)
 void fcgi_body_free(struct fcgi_request *conn)
 {
 	buf_free(&conn->body);
+	count_bytes(conn);
 }
 
 void fcgi_watch(struct fcgi_request *conn, fcgi_leave_fn on_leave, fcgi_drain_fn on_drain, void *arg)

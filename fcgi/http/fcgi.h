@@ -48,7 +48,7 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 			  struct error *why);
 
 /*
- * Stops accepting. Kept connections stay open until nginx closes them, because a request may be on its way on one;
+ * Accepts what waits already, and nothing after that. Kept connections stay open until nginx closes them, because a request may be on its way on one;
  * each is closed after the next answer instead of being kept. `on_idle` is called once, when none is left.
  */
 void fcgi_server_drain(struct fcgi_server *server, void (*on_idle)(void *arg), void *arg);

@@ -3,32 +3,36 @@
  */
 #include "http/request.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
+#include "base/metrics.h"
 #include "base/percent.h"
 #include "http/response.h"
 #include "http/router.h"
 
-static void log_request(const struct request *request)
+/* The path without its query: that may hold anything. */
+static void log_request(const struct request *request, uint64_t took_us)
 {
-	uint64_t now = uv_hrtime();
+	char path[512];
 	struct log_field fields[10 + REQUEST_NOTES] = {
 		LOG_TEXT("req", request->id),
 		LOG_TEXT("client", fcgi_param(request->fcgi, "REMOTE_ADDR")),
 		LOG_TEXT("method", request->method),
-		LOG_TEXT("path", fcgi_param(request->fcgi, "REQUEST_URI")),
+		LOG_TEXT("path", path),
+		LOG_TEXT("route", request->route != NULL ? request->route->path : ""),
 		LOG_NUMBER("status", request->status),
-		LOG_TEXT("while", request->status == 499 ? request->doing : ""),
-		LOG_NUMBER("first_us", request->first_byte_ns
-					   ? (request->first_byte_ns - request->started_ns) / 1000
-					   : 0),
-		LOG_NUMBER("total_us", (now - request->started_ns) / 1000),
+		LOG_TEXT("while", request->failed ? request->doing : ""),
+		LOG_MS("first_ms",
+		       request->first_byte_ns ? (request->first_byte_ns - request->started_ns) / 1000 : 0),
+		LOG_MS("total_ms", took_us),
 		LOG_NUMBER("bytes", request->bytes),
 	};
-	size_t count = 9;
+	size_t count = 10;
 
+	snprintf(path, sizeof path, "%.*s", (int)request->path_len, request->path);
 	for (unsigned i = 0; i < request->note_count; i++)
 		fields[count++] = request->notes[i];
 	log_fields(LOG_LEVEL_INFO, "request", fields, count);
@@ -36,8 +40,15 @@ static void log_request(const struct request *request)
 
 void request_finish(struct request *request)
 {
+	uint64_t took_us = (uv_hrtime() - request->started_ns) / 1000;
+	unsigned route = METRICS_ROUTES - 1;
+
+	if (request->route != NULL)
+		route = (unsigned)(request->route - request->router->routes);
+	metric_request(route, request->status, took_us);
+	metric_sub(&metrics->gauges.requests, 1);
 	if (log_wants(LOG_LEVEL_INFO))
-		log_request(request);
+		log_request(request, took_us);
 	free(request);
 }
 
@@ -45,6 +56,7 @@ static void on_leave(void *arg)
 {
 	struct request *request = arg;
 
+	request->failed = true;
 	request->status = 499; /* nginx's number for a client that closed its request */
 	if (request->on_leave != NULL)
 		request->on_leave(request->arg);
@@ -68,6 +80,7 @@ void request_begin(struct fcgi_request *fcgi, const struct router *router)
 		fcgi_abort(fcgi);
 		return;
 	}
+	metric_add(&metrics->gauges.requests, 1);
 	request->fcgi = fcgi;
 	request->router = router;
 	request->started_ns = uv_hrtime();
@@ -93,6 +106,13 @@ void request_note(struct request *request, struct log_field field)
 {
 	if (request->note_count < REQUEST_NOTES)
 		request->notes[request->note_count++] = field;
+}
+
+void request_fail(struct request *request, const struct error *error)
+{
+	request->failed = true;
+	request_note(request, LOG_TEXT("error", error_name(error->code)));
+	request_note(request, LOG_TEXT("cause", error->cause));
 }
 
 bool request_query(const struct request *request, const char *name, char *out, size_t size, bool *present)

@@ -19,7 +19,7 @@
 struct route;
 struct router;
 
-#define REQUEST_NOTES 12
+#define REQUEST_NOTES 16
 
 struct request {
 	struct fcgi_request *fcgi;
@@ -44,6 +44,7 @@ struct request {
 	uint64_t bytes;         /* of answer body */
 	int status;             /* 0 until an answer began */
 	const char *doing;      /* what the handler waits for; a constant */
+	bool failed;            /* then the line says what it was doing */
 	struct log_field notes[REQUEST_NOTES];
 	unsigned note_count;
 };
@@ -60,6 +61,9 @@ void request_watch(struct request *request, void (*on_leave)(void *arg), void (*
 
 /* Adds a field to the log line. Texts are lent and must live until the answer is complete. */
 void request_note(struct request *request, struct log_field field);
+
+/* Notes why the request failed; the line then also says what it was doing. `error` must live as long as notes do. */
+void request_fail(struct request *request, const struct error *error);
 
 /* The value of query parameter `name`, percent-decoded into `out`. False when absent, too long or badly escaped. */
 bool request_query(const struct request *request, const char *name, char *out, size_t size, bool *present);

@@ -10,6 +10,8 @@
 #include "base/json.h"
 #include "base/percent.h"
 
+static const char json_type[] = "application/json";
+
 static const char *reason(int status)
 {
 	static const struct {
@@ -52,7 +54,8 @@ static void session_header(struct buf *out, const char *session_id)
 	buf_append_str(out, "\r\n");
 }
 
-static void answer_json(struct request *request, int status, const char *headers, const struct buf *body)
+static void answer_with(struct request *request, int status, const char *type, const char *headers,
+			const struct buf *body)
 {
 	struct fcgi_request *fcgi = request->fcgi;
 	struct buf answer;
@@ -60,9 +63,8 @@ static void answer_json(struct request *request, int status, const char *headers
 	mark_begun(request, status);
 	request->bytes = buf_size(body);
 	buf_init(&answer, buf_size(body) + 4096);
-	buf_printf(&answer,
-		   "Status: %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s\r\n", status,
-		   reason(status), buf_size(body), headers);
+	buf_printf(&answer, "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n", status,
+		   reason(status), type, buf_size(body), headers);
 	buf_append(&answer, buf_bytes(body), buf_size(body));
 	/* The log line shows parameters that the end of the FastCGI request gives back: so it is written first. */
 	fcgi_watch(fcgi, NULL, NULL, NULL);
@@ -85,21 +87,32 @@ void response_json(struct request *request, int status, const char *session_id, 
 	buf_init(&headers, 1024);
 	session_header(&headers, session_id);
 	buf_append_char(&headers, '\0');
-	answer_json(request, status, headers.failed ? "" : buf_bytes(&headers), body);
+	answer_with(request, status, json_type, headers.failed ? "" : buf_bytes(&headers), body);
 	buf_free(&headers);
+}
+
+void response_body(struct request *request, int status, const char *type, const struct buf *body)
+{
+	struct error error;
+
+	if (!body->failed) {
+		answer_with(request, status, type, "", body);
+		return;
+	}
+	error_set(&error, ERR_NOMEM, NULL, "memory for an answer");
+	response_error(request, &error);
 }
 
 static void answer_error(struct request *request, const struct error *error, const char *headers)
 {
 	struct buf body;
 
-	request_note(request, LOG_TEXT("error", error_name(error->code)));
-	request_note(request, LOG_TEXT("cause", error->cause));
+	request_fail(request, error);
 	buf_init(&body, 8192);
 	buf_append_str(&body, "{\"detail\":");
 	json_cstring(&body, error->detail);
 	buf_append_char(&body, '}');
-	answer_json(request, error_status(error->code), headers, &body);
+	answer_with(request, error_status(error->code), json_type, headers, &body);
 	buf_free(&body);
 }
 

@@ -18,6 +18,9 @@
  */
 void response_json(struct request *request, int status, const char *session_id, const struct buf *body);
 
+/* As response_json(), with another media type. */
+void response_body(struct request *request, int status, const char *type, const struct buf *body);
+
 /* Answers {"detail": …} with the error's status, Retry-After where it has one, and logs its cause. Ends the request. */
 void response_error(struct request *request, const struct error *error);
 

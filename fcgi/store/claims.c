@@ -539,6 +539,11 @@ void claims_close(struct claims *claims)
 	free_claims_if_done(claims);
 }
 
+bool claims_are_ready(const struct claims *claims)
+{
+	return redis_is_ready(claims->redis) && redis_is_ready(claims->listener);
+}
+
 size_t claims_count(const struct claims *claims)
 {
 	return claims->count;

@@ -11,6 +11,7 @@
 #ifndef STORE_CLAIMS_H
 #define STORE_CLAIMS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -53,6 +54,9 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
 
 /* Drops every claim; who waits for one to be saved is told that it was not. Call it before redis_close(). */
 void claims_close(struct claims *claims);
+
+/* Whether messages can be claimed, and who waits will be woken. */
+bool claims_are_ready(const struct claims *claims);
 
 /* Claims that have not been let go of: they wait, hold, or still have something to save. */
 size_t claims_count(const struct claims *claims);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "store/redis_url.h"
 
 #define BACKOFF_MIN_MS 50
@@ -59,7 +60,7 @@ struct command {
 	struct command *next;
 	redis_reply_fn fn;
 	void *arg;
-	uint64_t sent_ms;
+	uint64_t sent_ms, sent_ns;
 	size_t script; /* SIZE_MAX: no script */
 	size_t count;
 	char key_count[4];       /* in digits */
@@ -181,6 +182,9 @@ static void go_down(struct redis *redis, const char *why)
 
 	if (redis->state == REDIS_DOWN)
 		return;
+	if (redis->state == REDIS_READY)
+		metric_move(&metrics->gauges.redis[METRICS_REDIS_UP],
+			    &metrics->gauges.redis[METRICS_REDIS_DOWN]);
 	if (!redis->told_down && !redis->closed) {
 		redis->told_down = true;
 		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("state", "down"),
@@ -234,6 +238,7 @@ static void enqueue(struct command *command)
 	struct redis *redis = command->redis;
 
 	command->sent_ms = uv_now(redis->loop);
+	command->sent_ns = uv_hrtime();
 	command->next = NULL;
 	if (redis->first == NULL)
 		redis->first = command;
@@ -302,12 +307,16 @@ static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
 
 	(void)context;
 	dequeue(command);
+	if (good)
+		metric_observe(&metrics->counters.redis_time, (uv_hrtime() - command->sent_ns) / 1000);
 	if (reply != NULL && !good) {
 		if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 &&
 		    send_source(command))
 			return;
 		log_refusal(command->redis, reply->str);
 	}
+	if (!good)
+		metric_add(&metrics->counters.redis_failures, 1);
 	command->fn(command->arg, good ? ERR_OK : ERR_STORE, good ? (const struct redis_reply *)reply : NULL);
 	free(command);
 }
@@ -389,6 +398,7 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 static void come_up(struct redis *redis)
 {
 	redis->state = REDIS_READY;
+	metric_move(&metrics->gauges.redis[METRICS_REDIS_DOWN], &metrics->gauges.redis[METRICS_REDIS_UP]);
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	uv_timer_stop(&redis->limit);
 	if (redis->told_down || redis->options.channel == NULL)
@@ -590,6 +600,7 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 	uv_timer_init(loop, &redis->limit);
 	redis->open_handles = 2;
 	redis->retry.data = redis->limit.data = redis;
+	metric_add(&metrics->gauges.redis[METRICS_REDIS_DOWN], 1);
 	connect_now(redis);
 	*out = redis;
 	return ERR_OK;
@@ -607,10 +618,16 @@ void redis_close(struct redis *redis)
 {
 	redis->closed = true;
 	go_down(redis, "closing");
+	metric_sub(&metrics->gauges.redis[METRICS_REDIS_DOWN], 1);
 	if (redis->resolving)
 		uv_cancel((uv_req_t *)&redis->resolver);
 	uv_close((uv_handle_t *)&redis->retry, on_handle_closed);
 	uv_close((uv_handle_t *)&redis->limit, on_handle_closed);
+}
+
+bool redis_is_ready(const struct redis *redis)
+{
+	return redis->state == REDIS_READY;
 }
 
 void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg)

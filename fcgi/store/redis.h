@@ -60,6 +60,9 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 /* Fails all commands under way and frees. */
 void redis_close(struct redis *redis);
 
+/* Whether commands can be sent now. */
+bool redis_is_ready(const struct redis *redis);
+
 /* Calls `fn` each time that the connection is ready for use (again). */
 void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg);
 

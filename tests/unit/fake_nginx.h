@@ -51,7 +51,7 @@ static inline void nginx_open(struct nginx *nginx, const struct route *routes, s
 	*nginx = (struct nginx){ .address_len = sizeof nginx->address };
 	nginx->router = (struct router){ routes, count, { api_keys, admin_api_keys }, app };
 	nginx->log_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-	log_open(nginx->log_fd, LOG_LEVEL_DEBUG);
+	log_open(nginx->log_fd, LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
 	/* Bound to a name that the kernel chooses: no file, and nobody else's. */
 	nginx->address.sun_family = AF_UNIX;
 	nginx->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -71,7 +71,7 @@ static inline void nginx_close(struct nginx *nginx)
 	uv_run(&nginx->loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&nginx->loop), 0);
 	close(nginx->listen_fd);
-	log_open(STDERR_FILENO, LOG_LEVEL_INFO);
+	log_open(STDERR_FILENO, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 	close(nginx->log_fd);
 }
 

@@ -16,14 +16,14 @@ static int open_log(void **state)
 {
 	(void)state;
 	log_fd = memfd_create("log", MFD_CLOEXEC);
-	log_open(log_fd, LOG_LEVEL_INFO);
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 	return log_fd < 0;
 }
 
 static int close_log(void **state)
 {
 	(void)state;
-	log_open(STDERR_FILENO, LOG_LEVEL_INFO);
+	log_open(STDERR_FILENO, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 	return close(log_fd);
 }
 
@@ -114,7 +114,7 @@ static void test_log_keeps_silent_below_its_level(void **state)
 {
 	(void)state;
 	for (enum log_level level = LOG_LEVEL_ERROR; level <= LOG_LEVEL_DEBUG; level++) {
-		log_open(log_fd, level);
+		log_open(log_fd, level, LOG_FORMAT_TEXT);
 		for (enum log_level event = LOG_LEVEL_ERROR; event <= LOG_LEVEL_DEBUG; event++) {
 			char *line;
 
@@ -125,7 +125,7 @@ static void test_log_keeps_silent_below_its_level(void **state)
 			free(line);
 		}
 	}
-	log_open(log_fd, LOG_LEVEL_INFO);
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 }
 
 static void test_log_escapes_hostile_values(void **state)
@@ -253,9 +253,9 @@ static void test_log_writes_many_long_hostile_values(void **state)
 static void test_log_that_cannot_be_written_is_given_up(void **state)
 {
 	(void)state;
-	log_open(-1, LOG_LEVEL_INFO);
+	log_open(-1, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 	log_event(LOG_LEVEL_ERROR, "test", LOG_NUMBER("n", 1));
-	log_open(log_fd, LOG_LEVEL_INFO);
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 }
 
 int main(void)

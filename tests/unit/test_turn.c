@@ -1972,6 +1972,6 @@ int main(void)
 		a_turn(test_turn_without_a_chat_has_nothing_to_pause),
 	};
 
-	log_open(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_DEBUG);
+	log_open(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

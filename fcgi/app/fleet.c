@@ -1,0 +1,458 @@
+/*
+ * fleet.c - see fleet.h.
+ */
+#include "app/fleet.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "app/config.h"
+#include "app/listener.h"
+#include "app/worker.h"
+#include "base/log.h"
+
+#define PAUSE_MIN_MS 100 /* before a dead worker is started again */
+#define PAUSE_MAX_MS 5000
+#define YOUNG_MS     10000 /* a worker that dies earlier makes the pause longer */
+#define IDLE_MS      60000
+#define LEAVING_MAX  METRICS_BLOCKS
+
+struct process {
+	pid_t pid;    /* 0: none */
+	size_t block; /* of the metrics */
+	uint64_t started_ms;
+};
+
+/* A worker's place: its socket, who serves it, and who is about to. */
+struct place {
+	char name[LISTENER_NAME_SIZE];
+	int fd;
+	struct process current, next;
+	bool replace; /* current is of old settings, or worn */
+	uint64_t pause_ms, start_at_ms;
+};
+
+/* Drains; its place has another by now. */
+struct leaving {
+	struct process process;
+	size_t worker;
+};
+
+struct fleet {
+	const struct config *config;
+	struct metrics_region *metrics;
+	sigset_t signals;
+	struct place *places;
+	size_t count;
+	struct leaving leaving[LEAVING_MAX];
+	size_t leaving_count;
+	bool stopping;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- the child ---- */
+
+struct child {
+	struct metrics_region *metrics;
+	size_t block;
+	pid_t master;
+};
+
+static void wake_master(const struct child *child)
+{
+	if (getppid() == child->master)
+		kill(child->master, SIGUSR2);
+}
+
+static void on_state(void *arg, enum metrics_state state)
+{
+	struct child *child = arg;
+
+	metrics_set_state(child->metrics, child->block, state);
+	wake_master(child);
+}
+
+static void on_worn(void *arg)
+{
+	struct child *child = arg;
+
+	metrics_set_worn(child->metrics, child->block);
+	wake_master(child);
+}
+
+static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t master)
+{
+	struct child child = { fleet->metrics, block, master };
+	const struct worker_options options = {
+		.config = fleet->config,
+		.metrics = fleet->metrics,
+		.listen_fd = fleet->places[worker].fd,
+		.master = master,
+		.on_state = on_state,
+		.on_worn = on_worn,
+		.arg = &child,
+	};
+	char name[16];
+
+	/* If the master is killed, its workers drain; the check closes the moment between fork and prctl. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != master)
+		_exit(EX_OK);
+	snprintf(name, sizeof name, "chatd worker %zu", worker);
+	prctl(PR_SET_NAME, name);
+	for (size_t i = 0; i < fleet->count; i++)
+		if (i != worker && fleet->places[i].fd >= 0)
+			close(fleet->places[i].fd);
+	metrics_use(fleet->metrics, block);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN); /* until the worker listens to it */
+	sigprocmask(SIG_UNBLOCK, &fleet->signals, NULL);
+	exit(worker_run(&options));
+}
+
+/* ---- starting ---- */
+
+static void start(struct fleet *fleet, size_t worker, struct process *process)
+{
+	struct place *place = &fleet->places[worker];
+	size_t block = metrics_claim(fleet->metrics, worker);
+	pid_t master = getpid();
+	pid_t pid = fork();
+
+	if (pid == 0)
+		run_child(fleet, worker, block, master);
+	if (pid < 0) {
+		log_event(LOG_LEVEL_ERROR, "fork", LOG_TEXT("why", strerror(errno)));
+		place->start_at_ms = now_ms() + place->pause_ms;
+		return;
+	}
+	metrics_started(fleet->metrics, block, pid);
+	*process = (struct process){ pid, block, now_ms() };
+}
+
+static bool is_starting(const struct fleet *fleet)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (fleet->places[i].next.pid != 0)
+			return true;
+	return false;
+}
+
+/* ---- replacing ---- */
+
+/* Tells a process to drain; its place is no longer its own. */
+static void retire(struct fleet *fleet, size_t worker, const struct process *process)
+{
+	kill(process->pid, SIGTERM);
+	if (fleet->leaving_count < LEAVING_MAX)
+		fleet->leaving[fleet->leaving_count++] = (struct leaving){ *process, worker };
+}
+
+/* The successor serves: it takes over. */
+static void take_over(struct fleet *fleet, size_t worker)
+{
+	struct place *place = &fleet->places[worker];
+
+	if (place->next.pid == 0 || metrics_state(fleet->metrics, place->next.block) == METRICS_STARTING)
+		return;
+	if (place->current.pid != 0)
+		retire(fleet, worker, &place->current);
+	place->current = place->next;
+	place->next.pid = 0;
+	place->replace = false;
+}
+
+static uint64_t advance_place(struct fleet *fleet, size_t worker, uint64_t now)
+{
+	struct place *place = &fleet->places[worker];
+	bool due = place->start_at_ms <= now;
+
+	take_over(fleet, worker);
+	if (place->current.pid != 0 && metrics_is_worn(fleet->metrics, place->current.block))
+		place->replace = true;
+	if (place->current.pid != 0 && !place->replace)
+		return IDLE_MS;
+	if (!due)
+		return place->start_at_ms - now;
+	if (place->current.pid == 0)
+		start(fleet, worker, &place->current);
+	else if (fleet->leaving_count < LEAVING_MAX && !is_starting(fleet))
+		start(fleet, worker, &place->next);
+	/* What could not be done now is done when a child ends or signals. */
+	return place->start_at_ms > now ? place->start_at_ms - now : IDLE_MS;
+}
+
+uint64_t fleet_advance(struct fleet *fleet)
+{
+	uint64_t now = now_ms(), wait = IDLE_MS;
+
+	for (size_t i = 0; i < fleet->count && !fleet->stopping; i++) {
+		uint64_t until = fleet->places[i].fd >= 0 ? advance_place(fleet, i, now) : IDLE_MS;
+
+		wait = until < wait ? until : wait;
+	}
+	return wait;
+}
+
+bool fleet_is_renewed(const struct fleet *fleet)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (fleet->places[i].replace)
+			return false;
+	return true;
+}
+
+/* ---- ends ---- */
+
+static void note_end(const struct fleet *fleet, size_t worker, const struct process *process, int status,
+		     bool expected)
+{
+	bool quiet = expected && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+	metrics_ended(fleet->metrics, process->block, worker, !quiet && !fleet->stopping);
+	log_event(quiet ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "worker_ended", LOG_NUMBER("index", worker),
+		  LOG_NUMBER("worker", process->pid),
+		  LOG_NUMBER("exit", WIFEXITED(status) ? WEXITSTATUS(status) : 0),
+		  LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
+}
+
+/* When its successor may be started. */
+static void plan_start(struct place *place, const struct process *process)
+{
+	uint64_t now = now_ms();
+	bool young = now - process->started_ms < YOUNG_MS;
+
+	place->pause_ms = !young                               ? PAUSE_MIN_MS
+			  : place->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS
+							       : place->pause_ms * 2;
+	place->start_at_ms = now + (young ? place->pause_ms / 2 : 0);
+}
+
+static bool reaped_of_place(struct fleet *fleet, size_t worker, pid_t pid, int status)
+{
+	struct place *place = &fleet->places[worker];
+
+	if (place->next.pid == pid) {
+		note_end(fleet, worker, &place->next, status, false);
+		plan_start(place, &place->next);
+		place->next.pid = 0;
+		return true;
+	}
+	if (place->current.pid != pid)
+		return false;
+	note_end(fleet, worker, &place->current, status, fleet->stopping);
+	plan_start(place, &place->current);
+	place->current = place->next; /* if one was about to follow */
+	place->next.pid = 0;
+	place->replace = false;
+	return true;
+}
+
+bool fleet_reaped(struct fleet *fleet, pid_t pid, int status)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (reaped_of_place(fleet, i, pid, status))
+			return true;
+	for (size_t i = 0; i < fleet->leaving_count; i++) {
+		struct leaving *leaving = &fleet->leaving[i];
+
+		if (leaving->process.pid != pid)
+			continue;
+		note_end(fleet, leaving->worker, &leaving->process, status, true);
+		*leaving = fleet->leaving[--fleet->leaving_count];
+		return true;
+	}
+	return false;
+}
+
+void fleet_signal(const struct fleet *fleet, int number)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		if (fleet->places[i].current.pid != 0)
+			kill(fleet->places[i].current.pid, number);
+		if (fleet->places[i].next.pid != 0)
+			kill(fleet->places[i].next.pid, number);
+	}
+	for (size_t i = 0; i < fleet->leaving_count; i++)
+		kill(fleet->leaving[i].process.pid, number);
+}
+
+void fleet_stop(struct fleet *fleet)
+{
+	fleet->stopping = true;
+	fleet_signal(fleet, SIGUSR2);
+}
+
+size_t fleet_running(const struct fleet *fleet)
+{
+	size_t running = fleet->leaving_count;
+
+	for (size_t i = 0; i < fleet->count; i++)
+		running += (fleet->places[i].current.pid != 0) + (fleet->places[i].next.pid != 0);
+	return running;
+}
+
+/* ---- over an exec ---- */
+
+static void save_process(struct buf *out, const char *kind, int fd, size_t worker,
+			 const struct process *process, const char *name)
+{
+	buf_printf(out, "%s %d %zu %d %zu %s\n", kind, fd, worker, (int)process->pid, process->block, name);
+}
+
+void fleet_save(const struct fleet *fleet, struct buf *out)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		const struct place *place = &fleet->places[i];
+
+		if (place->fd < 0)
+			continue;
+		save_process(out, "place", place->fd, i, &place->current, place->name);
+		if (place->next.pid != 0) /* cannot be while a reload waits for its end, but costs nothing */
+			save_process(out, "leaving", -1, i, &place->next, "-");
+	}
+	for (size_t i = 0; i < fleet->leaving_count; i++)
+		save_process(out, "leaving", -1, fleet->leaving[i].worker, &fleet->leaving[i].process, "-");
+}
+
+void fleet_keep_sockets(const struct fleet *fleet, bool keep)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (fleet->places[i].fd >= 0)
+			fcntl(fleet->places[i].fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+/* A place that the new settings have no use for: whoever waits there is still served, nobody new comes. */
+static void give_up(struct fleet *fleet, const char *name, int fd, size_t worker,
+		    const struct process *process)
+{
+	listener_unlink(name);
+	if (process->pid != 0) {
+		kill(process->pid,
+		     SIGUSR2); /* of two signals that wait, the lower number comes first: before TERM */
+		retire(fleet, worker, process);
+	} else {
+		shutdown(fd, SHUT_RDWR);
+	}
+	close(fd);
+}
+
+static void adopt_place(struct fleet *fleet, const char *name, int fd, size_t worker,
+			const struct process *process)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		struct place *place = &fleet->places[i];
+
+		if (strcmp(place->name, name) != 0 || place->fd >= 0)
+			continue;
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+		place->fd = fd;
+		place->current = *process;
+		place->replace = process->pid != 0;
+		return;
+	}
+	give_up(fleet, name, fd, worker, process);
+}
+
+static void adopt(struct fleet *fleet, const char *line)
+{
+	struct process process = { .started_ms = now_ms() };
+	char kind[16], name[LISTENER_NAME_SIZE];
+	size_t worker;
+	int fd, pid;
+
+	if (sscanf(line, "%15s %d %zu %d %zu %279[^\n]", kind, &fd, &worker, &pid, &process.block, name) != 6)
+		return;
+	process.pid = pid;
+	if (strcmp(kind, "place") == 0)
+		adopt_place(fleet, name, fd, worker, &process);
+	else if (fleet->leaving_count < LEAVING_MAX)
+		fleet->leaving[fleet->leaving_count++] = (struct leaving){ process, worker };
+}
+
+/* ---- life ---- */
+
+static bool name_places(struct fleet *fleet, struct buf *problems)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		fleet->places[i].fd = -1;
+		fleet->places[i].pause_ms = PAUSE_MIN_MS;
+		if (!listener_name(fleet->places[i].name, fleet->config, i, problems))
+			return false;
+	}
+	return true;
+}
+
+static bool open_sockets(struct fleet *fleet, struct buf *problems)
+{
+	bool good = true;
+
+	for (size_t i = 0; i < fleet->count; i++) {
+		struct place *place = &fleet->places[i];
+
+		if (place->fd < 0)
+			place->fd = listener_open(place->name, problems);
+		good = good && place->fd >= 0;
+	}
+	return good;
+}
+
+struct fleet *fleet_open(const struct config *config, struct metrics_region *metrics_region,
+			 const sigset_t *signals, const char *handed_over, struct buf *problems)
+{
+	struct fleet *fleet = calloc(1, sizeof *fleet);
+	bool good;
+
+	if (fleet != NULL)
+		fleet->places = calloc(config->workers, sizeof *fleet->places);
+	if (fleet == NULL || fleet->places == NULL) {
+		buf_append_str(problems, "no memory for the workers\n");
+		free(fleet);
+		return NULL;
+	}
+	fleet->config = config;
+	fleet->metrics = metrics_region;
+	fleet->signals = *signals;
+	fleet->count = (size_t)config->workers;
+	good = name_places(fleet, problems);
+	for (const char *line = handed_over; good && line != NULL && *line != '\0';) {
+		const char *end = strchr(line, '\n');
+
+		adopt(fleet, line);
+		line = end != NULL ? end + 1 : NULL;
+	}
+	good = good && open_sockets(fleet, problems);
+	/* After a reload the workers that there are go on, also when a new one finds no socket. */
+	if (good || handed_over != NULL)
+		return fleet;
+	fleet_close(fleet);
+	return NULL;
+}
+
+void fleet_close(struct fleet *fleet)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		if (fleet->places[i].fd < 0)
+			continue;
+		close(fleet->places[i].fd);
+		listener_unlink(fleet->places[i].name);
+	}
+	free(fleet->places);
+	free(fleet);
+}
