@@ -44,6 +44,9 @@ up: install-run ## install what is missing, build, start everything, wait until 
 	@$(MAKE) --no-print-directory all
 	@env/service up
 
+reload: ## take changed settings, or a newly built program, into use without losing a request
+	@env/service reload
+
 down: ## stop exactly what `make up` started
 	@env/service down
 
@@ -128,5 +131,5 @@ $(BUILD)/flags: FORCE
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all help up down status logs test unit e2e asan valgrind lint format clean \
+.PHONY: FORCE all help up reload down status logs test unit e2e asan valgrind lint format clean \
 	install-run install-test install-lint

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "app/config.h"
+#include "app/handoff.h"
 #include "app/listener.h"
 #include "app/worker.h"
 #include "base/log.h"
@@ -36,6 +37,7 @@ struct process {
 struct place {
 	char name[LISTENER_NAME_SIZE];
 	int fd;
+	struct handoff handoff;
 	struct process current, next;
 	bool replace; /* current is of old settings, or worn */
 	uint64_t pause_ms, start_at_ms;
@@ -96,6 +98,14 @@ static void on_worn(void *arg)
 	wake_master(child);
 }
 
+static void close_place(struct place *place)
+{
+	if (place->fd >= 0)
+		close(place->fd);
+	if (place->handoff.in >= 0)
+		handoff_close(&place->handoff);
+}
+
 static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t master)
 {
 	struct child child = { fleet->metrics, block, master };
@@ -103,6 +113,7 @@ static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t ma
 		.config = fleet->config,
 		.metrics = fleet->metrics,
 		.listen_fd = fleet->places[worker].fd,
+		.handoff = &fleet->places[worker].handoff,
 		.master = master,
 		.on_state = on_state,
 		.on_worn = on_worn,
@@ -117,8 +128,8 @@ static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t ma
 	snprintf(name, sizeof name, "chatd worker %zu", worker);
 	prctl(PR_SET_NAME, name);
 	for (size_t i = 0; i < fleet->count; i++)
-		if (i != worker && fleet->places[i].fd >= 0)
-			close(fleet->places[i].fd);
+		if (i != worker)
+			close_place(&fleet->places[i]);
 	metrics_use(fleet->metrics, block);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN); /* until the worker listens to it */
@@ -310,10 +321,9 @@ size_t fleet_running(const struct fleet *fleet)
 
 /* ---- over an exec ---- */
 
-static void save_process(struct buf *out, const char *kind, int fd, size_t worker,
-			 const struct process *process, const char *name)
+static void save_process(struct buf *out, const char *kind, size_t worker, const struct process *process)
 {
-	buf_printf(out, "%s %d %zu %d %zu %s\n", kind, fd, worker, (int)process->pid, process->block, name);
+	buf_printf(out, "%s %zu %d %zu", kind, worker, (int)process->pid, process->block);
 }
 
 void fleet_save(const struct fleet *fleet, struct buf *out)
@@ -323,67 +333,84 @@ void fleet_save(const struct fleet *fleet, struct buf *out)
 
 		if (place->fd < 0)
 			continue;
-		save_process(out, "place", place->fd, i, &place->current, place->name);
-		if (place->next.pid != 0) /* cannot be while a reload waits for its end, but costs nothing */
-			save_process(out, "leaving", -1, i, &place->next, "-");
+		save_process(out, "place", i, &place->current);
+		buf_printf(out, " %d %d %d %s\n", place->fd, place->handoff.in, place->handoff.out,
+			   place->name);
+		if (place->next.pid == 0)
+			continue;
+		save_process(out, "leaving", i, &place->next); /* cannot be, as a reload waits for its end */
+		buf_append_char(out, '\n');
 	}
-	for (size_t i = 0; i < fleet->leaving_count; i++)
-		save_process(out, "leaving", -1, fleet->leaving[i].worker, &fleet->leaving[i].process, "-");
+	for (size_t i = 0; i < fleet->leaving_count; i++) {
+		save_process(out, "leaving", fleet->leaving[i].worker, &fleet->leaving[i].process);
+		buf_append_char(out, '\n');
+	}
 }
 
-void fleet_keep_sockets(const struct fleet *fleet, bool keep)
+static void keep(int fd, bool keep_open)
+{
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, keep_open ? 0 : FD_CLOEXEC);
+}
+
+static void keep_place(const struct place *place, bool keep_open)
+{
+	keep(place->fd, keep_open);
+	keep(place->handoff.in, keep_open);
+	keep(place->handoff.out, keep_open);
+}
+
+void fleet_keep_sockets(const struct fleet *fleet, bool keep_open)
 {
 	for (size_t i = 0; i < fleet->count; i++)
-		if (fleet->places[i].fd >= 0)
-			fcntl(fleet->places[i].fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
+		keep_place(&fleet->places[i], keep_open);
 }
 
 /* A place that the new settings have no use for: whoever waits there is still served, nobody new comes. */
-static void give_up(struct fleet *fleet, const char *name, int fd, size_t worker,
-		    const struct process *process)
+static void give_up(struct fleet *fleet, struct place *place, size_t worker)
 {
-	listener_unlink(name);
-	if (process->pid != 0) {
-		kill(process->pid,
-		     SIGUSR2); /* of two signals that wait, the lower number comes first: before TERM */
-		retire(fleet, worker, process);
+	listener_unlink(place->name);
+	if (place->current.pid != 0) {
+		/* Of two signals that wait, the lower number comes first: this one before TERM. */
+		kill(place->current.pid, SIGUSR2);
+		retire(fleet, worker, &place->current);
 	} else {
-		shutdown(fd, SHUT_RDWR);
+		shutdown(place->fd, SHUT_RDWR);
 	}
-	close(fd);
+	close_place(place);
 }
 
-static void adopt_place(struct fleet *fleet, const char *name, int fd, size_t worker,
-			const struct process *process)
+static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
 {
 	for (size_t i = 0; i < fleet->count; i++) {
 		struct place *place = &fleet->places[i];
 
-		if (strcmp(place->name, name) != 0 || place->fd >= 0)
+		if (strcmp(place->name, old->name) != 0 || place->fd >= 0)
 			continue;
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-		place->fd = fd;
-		place->current = *process;
-		place->replace = process->pid != 0;
+		keep_place(old, false);
+		*place = *old;
+		place->replace = place->current.pid != 0;
 		return;
 	}
-	give_up(fleet, name, fd, worker, process);
+	give_up(fleet, old, worker);
 }
 
 static void adopt(struct fleet *fleet, const char *line)
 {
-	struct process process = { .started_ms = now_ms() };
-	char kind[16], name[LISTENER_NAME_SIZE];
+	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = now_ms() } };
+	struct process *process = &place.current;
+	char kind[16];
 	size_t worker;
-	int fd, pid;
+	int pid, used;
 
-	if (sscanf(line, "%15s %d %zu %d %zu %279[^\n]", kind, &fd, &worker, &pid, &process.block, name) != 6)
+	if (sscanf(line, "%15s %zu %d %zu%n", kind, &worker, &pid, &process->block, &used) != 4)
 		return;
-	process.pid = pid;
-	if (strcmp(kind, "place") == 0)
-		adopt_place(fleet, name, fd, worker, &process);
-	else if (fleet->leaving_count < LEAVING_MAX)
-		fleet->leaving[fleet->leaving_count++] = (struct leaving){ process, worker };
+	process->pid = pid;
+	if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
+		fleet->leaving[fleet->leaving_count++] = (struct leaving){ *process, worker };
+	else if (sscanf(line + used, "%d %d %d %279[^\n]", &place.fd, &place.handoff.in, &place.handoff.out,
+			place.name) == 4)
+		adopt_place(fleet, &place, worker);
 }
 
 /* ---- life ---- */
@@ -392,6 +419,7 @@ static bool name_places(struct fleet *fleet, struct buf *problems)
 {
 	for (size_t i = 0; i < fleet->count; i++) {
 		fleet->places[i].fd = -1;
+		fleet->places[i].handoff = (struct handoff){ -1, -1 };
 		fleet->places[i].pause_ms = PAUSE_MIN_MS;
 		if (!listener_name(fleet->places[i].name, fleet->config, i, problems))
 			return false;
@@ -406,8 +434,14 @@ static bool open_sockets(struct fleet *fleet, struct buf *problems)
 	for (size_t i = 0; i < fleet->count; i++) {
 		struct place *place = &fleet->places[i];
 
-		if (place->fd < 0)
-			place->fd = listener_open(place->name, problems);
+		if (place->fd >= 0)
+			continue;
+		if (!handoff_open(&place->handoff)) {
+			buf_printf(problems, "no socket pair: %s\n", strerror(errno));
+			good = false;
+			continue;
+		}
+		place->fd = listener_open(place->name, problems);
 		good = good && place->fd >= 0;
 	}
 	return good;
@@ -448,10 +482,9 @@ struct fleet *fleet_open(const struct config *config, struct metrics_region *met
 void fleet_close(struct fleet *fleet)
 {
 	for (size_t i = 0; i < fleet->count; i++) {
-		if (fleet->places[i].fd < 0)
-			continue;
-		close(fleet->places[i].fd);
-		listener_unlink(fleet->places[i].name);
+		if (fleet->places[i].fd >= 0)
+			listener_unlink(fleet->places[i].name);
+		close_place(&fleet->places[i]);
 	}
 	free(fleet->places);
 	free(fleet);

@@ -70,6 +70,7 @@ struct worker {
 	uv_timer_t sampler;
 	uv_prepare_t before_wait;
 	uv_check_t after_wait;
+	uv_poll_t handoff; /* SERVING: connections of a predecessor */
 	uint64_t linger_until_ms, settle_until_ms;
 };
 
@@ -127,8 +128,28 @@ static void on_drain_limit(uv_timer_t *timer)
 	break_off(worker);
 }
 
+static bool give_connection(void *arg, int fd)
+{
+	struct worker *worker = arg;
+
+	return handoff_give(worker->options.handoff, fd);
+}
+
+static void on_handoff(uv_poll_t *poll, int status, int events)
+{
+	struct worker *worker = poll->data;
+	int fd;
+
+	(void)status;
+	(void)events;
+	while ((fd = handoff_take(worker->options.handoff)) >= 0)
+		fcgi_server_adopt(worker->server, fd);
+}
+
 static void drain(struct worker *worker)
 {
+	bool last;
+
 	if (worker->state == WORKER_STARTING) {
 		stop(worker);
 		return;
@@ -139,8 +160,12 @@ static void drain(struct worker *worker)
 	log_event(LOG_LEVEL_INFO, "draining", LOG_NUMBER("requests", fcgi_server_active(worker->server)));
 	uv_timer_start(&worker->timer, on_drain_limit, worker->config->drain_timeout_ms, 0);
 	worker->linger_until_ms = uv_now(&worker->loop) + worker->options.linger_ms;
-	fcgi_server_drain(worker->server, settle, worker);
-	if (worker->is_last || worker->options.master == 0 || getppid() != worker->options.master)
+	/* With no (living) master nobody will ever accept from this socket: nginx must see that, and try another. */
+	last = worker->is_last || worker->options.handoff == NULL || getppid() != worker->options.master;
+	if (worker->options.handoff != NULL)
+		uv_poll_stop(&worker->handoff);
+	fcgi_server_drain(worker->server, last ? NULL : give_connection, settle, worker);
+	if (last)
 		shutdown(worker->options.listen_fd, SHUT_RDWR);
 	worker->options.on_state(worker->options.arg, METRICS_DRAINING);
 }
@@ -239,6 +264,9 @@ static void init_loop(struct worker *worker)
 	uv_timer_init(&worker->loop, &worker->sampler);
 	uv_prepare_init(&worker->loop, &worker->before_wait);
 	uv_check_init(&worker->loop, &worker->after_wait);
+	if (worker->options.handoff != NULL)
+		uv_poll_init(&worker->loop, &worker->handoff, worker->options.handoff->in);
+	worker->handoff.data = worker;
 	worker->timer.data = worker->on_term.data = worker->on_quit.data = worker->on_int.data = worker;
 	worker->on_usr2.data = worker->sampler.data = worker->before_wait.data = worker->after_wait.data =
 	    worker;
@@ -361,6 +389,8 @@ static void begin_serving(struct worker *worker)
 		return;
 	}
 	worker->state = WORKER_SERVING;
+	if (worker->options.handoff != NULL)
+		uv_poll_start(&worker->handoff, UV_READABLE, on_handoff);
 	log_event(LOG_LEVEL_INFO, "serving", LOG_TEXT("coze", config->coze_base_url));
 	worker->options.on_state(worker->options.arg, METRICS_SERVING);
 }
@@ -394,6 +424,8 @@ static void close_parts(struct worker *worker)
 	uv_close((uv_handle_t *)&worker->on_usr1, NULL);
 	uv_close((uv_handle_t *)&worker->on_usr2, NULL);
 	uv_close((uv_handle_t *)&worker->sampler, NULL);
+	if (worker->options.handoff != NULL)
+		uv_close((uv_handle_t *)&worker->handoff, NULL);
 	uv_close((uv_handle_t *)&worker->before_wait, NULL);
 	uv_close((uv_handle_t *)&worker->after_wait, NULL);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);

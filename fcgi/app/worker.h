@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "app/handoff.h"
 #include "base/metrics.h"
 
 struct config;
@@ -20,7 +21,8 @@ struct worker_options {
 	const struct config *config;    /* lent */
 	struct metrics_region *metrics; /* of the node; lent */
 	int listen_fd;
-	pid_t master; /* who holds the socket, too; 0: nobody */
+	const struct handoff *handoff; /* from predecessors, and to successors; NULL: there are none */
+	pid_t master;                  /* who holds the socket, too; 0: nobody */
 	/* A drain takes at least this long: without a master, others must notice first that the worker is gone. */
 	uint64_t linger_ms;
 	void (*on_state)(void *arg, enum metrics_state state);

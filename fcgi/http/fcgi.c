@@ -37,6 +37,7 @@
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
 #define ACCEPT_BATCH      64   /* connections taken per turn of the loop */
+#define GIVE_INTERVAL_MS  10   /* between looks whether the successor has room for idle connections */
 #define ACCEPT_ALL_ROUNDS 1000 /* a flood must not keep a worker from draining */
 #define ACCEPT_PAUSE_MS   100  /* after running out of descriptors or memory */
 
@@ -91,8 +92,9 @@ struct fcgi_server {
 	struct fcgi_request *conns;
 	size_t conn_count, active;
 	bool draining, closed;
+	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
-	void *idle_arg;
+	void *drain_arg;
 	char scratch[CODEC_SMALL]; /* what was read just now */
 };
 
@@ -169,7 +171,7 @@ static void tell_if_idle(struct fcgi_server *server)
 
 	if (server->draining && server->conn_count == 0 && on_idle != NULL) {
 		server->on_idle = NULL;
-		on_idle(server->idle_arg);
+		on_idle(server->drain_arg);
 	}
 }
 
@@ -233,6 +235,19 @@ static void close_conn(struct fcgi_request *conn)
 	close(conn->fd);
 }
 
+/* Draining: an idle connection goes to the successor, if there is one that has room for it now. */
+static bool give_away(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+
+	if (server->give == NULL || conn->state != CONN_IDLE || buf_size(&conn->in) > 0)
+		return false;
+	if (!server->give(server->drain_arg, conn->fd))
+		return false;
+	close_conn(conn);
+	return true;
+}
+
 /* The client (nginx) is gone: tell the handler, if there is one, and close. */
 static void leave(struct fcgi_request *conn)
 {
@@ -272,13 +287,15 @@ static void on_behind(uv_timer_t *timer)
 static void finish(struct fcgi_request *conn)
 {
 	free_request(conn);
-	if (!conn->keep || conn->broken || conn->server->draining) {
+	if (!conn->keep || conn->broken) {
 		close_conn(conn);
 		return;
 	}
 	go(conn, CONN_IDLE);
 	conn->pipelined = false;
 	conn->wanted = 0;
+	if (give_away(conn))
+		return;
 	watch_state(conn);
 	if (buf_size(&conn->in) > 0) /* the next request came along with this one */
 		uv_timer_start(&conn->timer, on_behind, 0, 0);
@@ -616,6 +633,11 @@ static void on_pause_over(uv_timer_t *timer)
 		uv_poll_start(&server->poll, UV_READABLE, on_listen);
 }
 
+void fcgi_server_adopt(struct fcgi_server *server, int fd)
+{
+	open_conn(server, fd);
+}
+
 /* Accepts up to `most` connections. False: there is no more to be had now. */
 static bool accept_some(struct fcgi_server *server, unsigned most)
 {
@@ -682,15 +704,29 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 	return ERR_OK;
 }
 
-void fcgi_server_drain(struct fcgi_server *server, void (*on_idle)(void *arg), void *arg)
+static void on_give_again(uv_timer_t *timer)
+{
+	struct fcgi_server *server = timer->data;
+	struct fcgi_request *conn, *next;
+
+	for (conn = server->conns; conn != NULL; conn = next) {
+		next = conn->next;
+		give_away(conn);
+	}
+}
+
+void fcgi_server_drain(struct fcgi_server *server, fcgi_give_fn give, void (*on_idle)(void *arg), void *arg)
 {
 	/* What waits in the queue was promised an answer, and its socket may have no other to accept from it. */
 	accept_all(server);
 	server->draining = true;
+	server->give = give;
 	server->on_idle = on_idle;
-	server->idle_arg = arg;
+	server->drain_arg = arg;
 	uv_poll_stop(&server->poll);
 	uv_timer_stop(&server->pause);
+	if (give != NULL)
+		uv_timer_start(&server->pause, on_give_again, 0, GIVE_INTERVAL_MS);
 	tell_if_idle(server);
 }
 

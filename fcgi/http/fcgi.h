@@ -47,11 +47,19 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 			  const struct fcgi_limits *limits, fcgi_request_fn on_request, void *arg,
 			  struct error *why);
 
+/* Serves an idle connection that another process has accepted; `fd` is the server's from now on. */
+void fcgi_server_adopt(struct fcgi_server *server, int fd);
+
+/* Whom a draining server leaves an idle connection to: true when `fd` (lent) is in good hands. */
+typedef bool (*fcgi_give_fn)(void *arg, int fd);
+
 /*
- * Accepts what waits already, and nothing after that. Kept connections stay open until nginx closes them, because a request may be on its way on one;
- * each is closed after the next answer instead of being kept. `on_idle` is called once, when none is left.
+ * Accepts what waits already, and nothing after that. Kept connections are served on until nginx closes them (it does so
+ * after some seconds: keepalive_time): one closed from here might be just the one that the next request is sent on, and a
+ * POST is not sent again. With a successor (`give` is not NULL) idle ones go to that one instead. `on_idle` is called once,
+ * when none is left.
  */
-void fcgi_server_drain(struct fcgi_server *server, void (*on_idle)(void *arg), void *arg);
+void fcgi_server_drain(struct fcgi_server *server, fcgi_give_fn give, void (*on_idle)(void *arg), void *arg);
 
 /* Closes everything at once; requests in hand are told by on_leave. Memory is freed as the loop turns. */
 void fcgi_server_close(struct fcgi_server *server);

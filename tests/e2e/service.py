@@ -51,8 +51,7 @@ class Service:
         self.run_dir = os.path.join(self.home, 'run')
         self.port = free_port()
         self.env_file = os.path.join(self.home, 'env')
-        with open(self.env_file, 'wb') as file:
-            file.write(env_file if isinstance(env_file, bytes) else env_file.encode())
+        self.write_env(env_file)
         self.env = {name: os.environ[name] for name in KEPT if name in os.environ}
         self.env.update(RUN_DIR=self.run_dir, SERVER_HOST='127.0.0.1', SERVER_PORT=str(self.port),
                         ENV_FILE=self.env_file, WORKERS='2')
@@ -65,6 +64,10 @@ class Service:
             else:
                 self.env[name] = str(value)
 
+    def write_env(self, text):
+        with open(self.env_file, 'wb') as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+
     def call(self, command, **options):
         return subprocess.run([SCRIPT, command], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=180, **options)
@@ -73,6 +76,10 @@ class Service:
         done = self.call('up')
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def reload(self):
+        done = self.call('reload')
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def down(self):
         done = self.call('down')
