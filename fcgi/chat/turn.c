@@ -479,7 +479,8 @@ static void permit(struct turn *turn)
 	rc = limiter_admit(&turn->admission, turn->context->limiter, on_slot, turn);
 	if (rc == ERR_OK)
 		return;
-	error_set(&error, rc, NULL, "asking for a slot: redis is away or memory short");
+	error_set(&error, rc, NULL, "asking for a slot: %s",
+		  rc == ERR_NOMEM ? "memory is short" : "redis is away");
 	end_with(turn, &error);
 }
 
@@ -546,7 +547,8 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 		metric_add(&metrics->counters.turns[rc], 1);
 		free(turn->message);
 		free(turn);
-		return error_set(why, rc, NULL, "claiming the session: redis is away or memory short");
+		return error_set(why, rc, NULL, "claiming the session: %s",
+				 rc == ERR_NOMEM ? "memory is short" : "redis is away");
 	}
 	uv_timer_init(context->loop, &turn->deadline);
 	uv_timer_init(context->loop, &turn->pause);
