@@ -297,10 +297,8 @@ static bool parse_text(struct config *config, const struct option *option, const
 {
 	char **field = text_field(config, option);
 
-	if (value[0] == '\0' && (option->flags & REQUIRED)) {
-		buf_printf(problems, "%s: is required and not set (%s)\n", option->name, option->meaning);
-		return false;
-	}
+	if (value[0] == '\0' && (option->flags & REQUIRED))
+		return set_text(field, value); /* is_missing() */
 	if (!utf8_valid(value, strlen(value)) || has_control(value))
 		return problem(problems, option, "(unprintable)", "UTF-8 text without control characters");
 	switch (option->kind) {
@@ -503,7 +501,13 @@ static bool load_option(struct config *config, const struct settings_file *file,
 	return good;
 }
 
-bool config_load(struct config *config, struct buf *problems)
+/* A setting that the worker cannot do without, and does not have. */
+static bool is_missing(const struct config *config, const struct option *option)
+{
+	return (option->flags & REQUIRED) && (*text_field((struct config *)config, option))[0] == '\0';
+}
+
+static bool load(struct config *config, struct buf *problems, bool insist)
 {
 	const char *settings_path = filled(getenv("SETTINGS_FILE"));
 	struct settings_file *file = NULL; /* NULL: only the environment speaks */
@@ -522,13 +526,28 @@ bool config_load(struct config *config, struct buf *problems)
 		/* Without the file nearly every setting would seem to be wrong. */
 		if (settings_path != NULL && file == NULL)
 			continue;
-		if (!load_option(config, file, option, problems))
+		if (!load_option(config, file, option, problems)) {
 			good = false;
+		} else if (insist && is_missing(config, option)) {
+			buf_printf(problems, "%s: is required and not set (%s)\n", option->name,
+				   option->meaning);
+			good = false;
+		}
 	}
 	if (config->debug)
 		config->log_level = LOG_LEVEL_DEBUG;
 	settings_file_free(file);
 	return good;
+}
+
+bool config_load(struct config *config, struct buf *problems)
+{
+	return load(config, problems, true);
+}
+
+bool config_load_partly(struct config *config, struct buf *problems)
+{
+	return load(config, problems, false);
 }
 
 void config_fini(struct config *config)

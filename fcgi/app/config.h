@@ -81,6 +81,10 @@ struct config {
  * value (never a secret) and what is allowed. False when there was any; config_fini() is due either way.
  */
 bool config_load(struct config *config, struct buf *problems);
+
+/* The same, for who only wants to know what is set: what a worker requires may be missing. */
+bool config_load_partly(struct config *config, struct buf *problems);
+
 void config_fini(struct config *config);
 
 /* Appends every setting that is not secret as NAME='value' lines, safe for a shell's eval. */

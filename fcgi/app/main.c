@@ -57,14 +57,14 @@ static int run(const char *mode, const struct config *config)
  * Reads the settings. A master's successor has workers to look after: it waits until the settings, which were good when it
  * was begun, are good again.
  */
-static bool load(struct config *config)
+static bool load(struct config *config, bool partly)
 {
 	struct buf problems;
 	bool good;
 
 	for (;;) {
 		buf_init(&problems, TEXT_MAX);
-		good = config_load(config, &problems);
+		good = partly ? config_load_partly(config, &problems) : config_load(config, &problems);
 		print(stderr, &problems);
 		buf_free(&problems);
 		if (good || !master_is_successor())
@@ -90,7 +90,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "coze-chatd: unknown argument %s; see --help\n", argv[argc - 1]);
 		return EX_USAGE;
 	}
-	if (load(&config))
+	/* nginx may be on a machine without workers. */
+	if (load(&config, strcmp(mode, "--print-config") == 0))
 		status = run(mode, &config);
 	config_fini(&config);
 	return status;
