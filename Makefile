@@ -24,7 +24,9 @@ once       = $(eval $(1) := $(2))$($(1))
 PKG_CFLAGS = $(call once,PKG_CFLAGS,$(shell pkg-config --cflags $(LIBS)))
 PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(LIBS) || echo -lpackages-missing-run-env/install-run) -lm)
 
-COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) $(PKG_CFLAGS) -MMD -MP -c
+# What is built does not tell where it was built.
+COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -ffile-prefix-map="$(CURDIR)"=. -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) \
+	$(PKG_CFLAGS) -MMD -MP -c
 LINK    = $(CC) -pie -Wl,-z,relro,-z,now $(CFLAGS) $(EXTRA) $(LDFLAGS)
 
 SRC  := $(sort $(shell find fcgi -name '*.c'))
@@ -36,6 +38,8 @@ UNIT_BIN := $(UNIT:tests/unit/%.c=$(BUILD)/unit/%)
 export PYTHONDONTWRITEBYTECODE := 1
 
 all: $(BUILD)/coze-chatd ## build the worker
+
+include env/install.mk
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,7 +94,7 @@ valgrind: install-lint ## e2e with every worker under valgrind
 
 lint: install-lint ## build with clang and the same warnings, check the scripts
 	@$(MAKE) --no-print-directory all BUILD=build/clang CC=clang
-	shellcheck env/install env/service nginx/render .ci/run
+	shellcheck env/install env/service nginx/prepare nginx/render .ci/run
 
 format: install-lint ## lay out the C sources
 	clang-format -i $(shell find fcgi tests/unit -name '*.[ch]')
