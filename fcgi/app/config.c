@@ -601,6 +601,8 @@ void config_print(const struct config *config, struct buf *out)
 			print_number(out, option, *number_field((struct config *)config, option));
 		buf_append_char(out, '\n');
 	}
+	/* nginx/render opens the admin routes wider when keys guard them; the keys are not its business. */
+	buf_printf(out, "ADMIN_KEYS_SET='%s'\n", config->admin_api_keys[0] != '\0' ? "yes" : "no");
 }
 
 void config_help(struct buf *out)

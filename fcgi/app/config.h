@@ -87,7 +87,9 @@ bool config_load_partly(struct config *config, struct buf *problems);
 
 void config_fini(struct config *config);
 
-/* Appends every setting that is not secret as NAME='value' lines, safe for a shell's eval. */
+/*
+ * Appends every setting that is not secret as NAME='value' lines, safe for a shell's eval, and ADMIN_KEYS_SET, yes or no.
+ */
 void config_print(const struct config *config, struct buf *out);
 
 /* Appends a line per variable: name, default, meaning. */

@@ -429,6 +429,11 @@ static void test_config_never_prints_secrets(void **state)
 	assert_contains(text, "LOG_LEVEL='info'\n");
 	assert_contains(text, "DEBUG='false'\n");
 	assert_contains(text, "COZE_CA_FILE=''\n");
+	assert_contains(text, "ADMIN_KEYS_SET='yes'\n");
+	free(text);
+	unsetenv("ADMIN_API_KEYS");
+	text = printed();
+	assert_contains(text, "ADMIN_KEYS_SET='no'\n");
 	free(text);
 }
 
