@@ -59,7 +59,7 @@ class Machine:
 
     def run(self, *words, check=True, **options):
         done = subprocess.run(['nsenter', '--target', str(self.init), '--all', *words], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **options)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=40, **options)
         assert not check or done.returncode == 0, '%s: %s' % (' '.join(words), done.stdout)
         return done
 

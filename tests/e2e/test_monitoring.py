@@ -1,9 +1,11 @@
 """env/monitoring: Prometheus accepts it, every alert fires when it should, and all that is asked for exists in a live /metrics."""
 import glob
+import http.server
 import json
 import os
 import re
 import subprocess
+import threading
 import time
 
 import pytest
@@ -125,8 +127,6 @@ def test_the_data_source_is_the_one_of_compose():
 def busy(make_module_stack):
     """A stack that has seen good and bad days."""
     stack = make_module_stack(WORKERS='2', COZE_MAX_RETRIES='1', SESSION_WAIT_SECONDS='0.2')
-    if requests.get(stack.url + '/metrics', timeout=10).status_code == 404:
-        pytest.skip('there is no /metrics yet')
     make_traffic(stack)
     return stack
 
@@ -138,7 +138,7 @@ def make_traffic(stack):
         assert stack.info('s%d' % number).status_code == 200
     assert stack.info('nobody').status_code == 404
     assert stack.chat(directive(code=4100)).status_code == 500
-    assert stack.chat(directive(http=500)).status_code == 503
+    assert stack.chat(directive(http_status=500)).status_code == 503
     link = stack.connect('/chat/stream', directive(gap_ms=200))
     assert b'"chunk"' in link.recv(65536) + link.recv(65536)
     link.close()
@@ -210,20 +210,62 @@ class Prometheus:
 
 
 @pytest.fixture
-def prometheus(busy, tmp_path):
-    config = re.sub(r'(?s)scrape_configs:.*', '', read(MONITORING, 'prometheus.yml'))
-    config = config.replace('15s', '1s').replace('10s', '1s').replace('alerts.yml', ALERTS)
-    config += 'scrape_configs: [{job_name: coze-chat, static_configs: [{targets: ["127.0.0.1:%d"]}]}]\n' % busy.port
-    prometheus = Prometheus(tmp_path, config)
-    yield prometheus
-    prometheus.close()
+def start_prometheus(tmp_path):
+    started = []
+
+    def start(change):
+        """With the shipped configuration, but faster, and as `change` makes it."""
+        config = read(MONITORING, 'prometheus.yml').replace('15s', '1s').replace('10s', '1s').replace('alerts.yml', ALERTS)
+        started.append(Prometheus(tmp_path, change(config)))
+        return started[-1]
+    yield start
+    for prometheus in started:
+        prometheus.close()
 
 
-def test_a_real_prometheus_has_an_answer_to_every_panel(busy, prometheus):
+class FakeNginx(http.server.ThreadingHTTPServer):
+    """Where compose's Prometheus asks: keeps the paths, and has one metric to tell."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.paths.add(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'coze_chat_open_streams 7\n')
+
+        def log_message(self, *_):
+            pass
+
+    def __init__(self):
+        super().__init__(('127.0.0.1', 0), self.Handler)
+        self.paths = set()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_in_compose_nginx_is_asked_for_each_worker_by_its_address(start_prometheus):
+    """What the name `worker` would give is put in its place."""
+    with FakeNginx() as nginx:
+        def change(config):
+            config, found = re.subn(r'dns_sd_configs:\n(?: {6,}.*\n)+', 'static_configs:\n'
+                                    '      - targets: ["10.1.0.1:9000", "10.1.0.2:9000"]\n', config)
+            assert found == 1 and 'replacement: nginx:9145\n' in config
+            return config.replace('nginx:9145', '127.0.0.1:%d' % nginx.server_port)
+        prometheus = start_prometheus(change)
+        wait_for(lambda: len(prometheus.query('coze_chat_open_streams{job="coze-chat"} == 7')) == 2, 30, 'both workers')
+        nginx.shutdown()
+        assert nginx.paths == {'/metrics/10.1.0.1:9000', '/metrics/10.1.0.2:9000'}
+        instances = {one['metric']['instance'] for one in prometheus.query('coze_chat_open_streams')}
+        assert instances == {'10.1.0.1:9000', '10.1.0.2:9000'}
+
+
+def test_a_real_prometheus_has_an_answer_to_every_panel(busy, start_prometheus):
+    prometheus = start_prometheus(lambda config: re.sub(
+        r'(?s)scrape_configs:.*', 'scrape_configs: [{job_name: coze-chat, static_configs: [{targets: ["127.0.0.1:%d"]}]}]\n'
+        % busy.port, config))
     wait_for(lambda: prometheus.query('up{job="coze-chat"} == 1'), 30, 'the first scrape')
-    before = time.time()
     make_traffic(busy)
-    wait_for(lambda: prometheus.query('time() - timestamp(up) < 2 and time() > %f' % (before + 3)), 30, 'later scrapes')
+    done = time.time()
+    wait_for(lambda: prometheus.query('timestamp(up) > %f' % done), 30, 'a scrape after it')
     empty = [where for where, query, _ in dashboard_queries()
              if not where.startswith('annotation') and not prometheus.query(query)]
     assert not empty
