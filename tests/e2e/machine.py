@@ -1,6 +1,7 @@
 """
 A machine of its own that boots systemd, for what only systemd can show: this one's root directory under an overlay in memory,
-in namespaces, without a network. What is done there never touches the real one. Needs root and systemd-nspawn.
+in namespaces, without a network, and with this tree to read. What is done there never touches the real one. Needs root and
+systemd-nspawn.
 """
 import os
 import shutil
@@ -8,13 +9,14 @@ import signal
 import subprocess
 
 from install import CHATD, make, read
+from service import TOP
 from stack import wait_for
 
 SCRIPT = '''
 mount -t tmpfs -o size=2g tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root" || exit 77
 mount -t overlay overlay -o lowerdir=/,upperdir="$1/upper",workdir="$1/work" "$1/root" || exit 77
 exec setpriv --pdeathsig TERM systemd-nspawn --quiet --register=no --keep-unit --private-network --link-journal=no \\
-    --console=pipe --directory="$1/root" --boot -- --unit=basic.target
+    --console=pipe --directory="$1/root" --bind-ro="$2" --boot -- --unit=basic.target
 '''
 
 
@@ -35,8 +37,8 @@ class Machine:
         self.console = open(os.path.join(home, 'console'), 'wb+')
         place = os.path.join(home, 'machine')
         os.mkdir(place)
-        self.process = subprocess.Popen(['unshare', '--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', place],
-                                        stdin=subprocess.DEVNULL, stdout=self.console, stderr=subprocess.STDOUT)
+        words = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', SCRIPT, 'sh', place, TOP]
+        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.console, stderr=subprocess.STDOUT)
         self.init = None
 
     def boot(self):
@@ -59,7 +61,7 @@ class Machine:
 
     def run(self, *words, check=True, **options):
         done = subprocess.run(['nsenter', '--target', str(self.init), '--all', *words], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=40, **options)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, **options)
         assert not check or done.returncode == 0, '%s: %s' % (' '.join(words), done.stdout)
         return done
 

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from install import CHATD, read
+from install import read
 from machine import Machine, why_not
 from service import TOP
 from stack import BOT, TOKEN, wait_for
@@ -81,7 +81,8 @@ def test_a_chat_is_answered_on_a_privileged_port(machine):
 
 
 def test_a_large_body_waits_in_the_cache(machine):
-    assert status(machine, '/chat', '-H', 'Content-Type: application/json', '--data-binary', '@' + CHATD) == 400
+    assert status(machine, '/chat', '-H', 'Content-Type: application/json', '--data-binary',
+                  '@/usr/local/bin/coze-chatd') == 400
     assert os.path.isdir(machine.path('/var/cache/coze-chat/body'))
 
 
