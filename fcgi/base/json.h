@@ -9,6 +9,7 @@
 #define BASE_JSON_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 
@@ -17,6 +18,14 @@ void json_string(struct buf *out, const char *text, size_t len);
 
 /* As json_string() for a C string; NULL is written as null. */
 void json_cstring(struct buf *out, const char *text);
+
+/*
+ * Members of an object, the first one right behind its brace; `name` needs no escaping. A text, a whole number, and a
+ * time as clock_iso() writes it.
+ */
+void json_member(struct buf *out, const char *name, const char *text);
+void json_member_number(struct buf *out, const char *name, uint64_t number);
+void json_member_time(struct buf *out, const char *name, uint64_t unix_us);
 
 /*
  * How many leading bytes of `text` can be written as a JSON string of at most `max` bytes (quotes left out),

@@ -15,20 +15,11 @@
 
 #define ANSWER_MAX 8192
 
-static void member(struct buf *body, const char *name, const char *value)
+/* The beginning and the end of an answer about a session. */
+static void begin(struct buf *body)
 {
-	buf_append_char(body, buf_size(body) == 0 ? '{' : ',');
-	json_cstring(body, name);
-	buf_append_char(body, ':');
-	json_cstring(body, value);
-}
-
-static void member_time(struct buf *body, const char *name, uint64_t unix_us)
-{
-	char iso[CLOCK_ISO_SIZE];
-
-	clock_iso(iso, unix_us);
-	member(body, name, iso);
+	buf_init(body, ANSWER_MAX);
+	buf_append_char(body, '{');
 }
 
 static void answer(struct request *request, const char *session_id, struct buf *body)
@@ -51,13 +42,14 @@ static void answer_info(struct request *request, const char *session_id, const s
 		response_error(request, &why);
 		return;
 	}
-	buf_init(&body, ANSWER_MAX);
-	member(&body, "session_id", session_id);
-	member(&body, "user_id", info->user_id);
-	member(&body, "conversation_id", info->conversation_id[0] != '\0' ? info->conversation_id : NULL);
-	member_time(&body, "last_activity", info->last_activity_us);
-	buf_printf(&body, ",\"message_count\":%llu", (unsigned long long)info->message_count);
-	member(&body, "status", "active");
+	begin(&body);
+	json_member(&body, "session_id", session_id);
+	json_member(&body, "user_id", info->user_id);
+	json_member(&body, "conversation_id",
+		    info->conversation_id[0] != '\0' ? info->conversation_id : NULL);
+	json_member_time(&body, "last_activity", info->last_activity_us);
+	json_member_number(&body, "message_count", info->message_count);
+	json_member(&body, "status", "active");
 	answer(request, session_id, &body);
 }
 
@@ -97,10 +89,10 @@ static void on_cleared(void *arg, const struct error *error)
 	if (request != NULL && error != NULL) {
 		response_error(request, error);
 	} else if (request != NULL) {
-		buf_init(&body, ANSWER_MAX);
-		member(&body, "message", "会话已成功清除");
-		member(&body, "session_id", pending->session_id);
-		member_time(&body, "cleared_at", clock_unix_us());
+		begin(&body);
+		json_member(&body, "message", "会话已成功清除");
+		json_member(&body, "session_id", pending->session_id);
+		json_member_time(&body, "cleared_at", clock_unix_us());
 		answer(request, pending->session_id, &body);
 	}
 	free(pending);
@@ -139,11 +131,11 @@ static void on_bound(void *arg, const struct error *error)
 	if (request != NULL && error != NULL) {
 		response_error(request, error);
 	} else if (request != NULL) {
-		buf_init(&body, ANSWER_MAX);
-		member(&body, "message", "会话ID绑定成功");
-		member(&body, "session_id", pending->session_id);
-		member(&body, "conversation_id", pending->conversation_id);
-		member_time(&body, "timestamp", clock_unix_us());
+		begin(&body);
+		json_member(&body, "message", "会话ID绑定成功");
+		json_member(&body, "session_id", pending->session_id);
+		json_member(&body, "conversation_id", pending->conversation_id);
+		json_member_time(&body, "timestamp", clock_unix_us());
 		answer(request, pending->session_id, &body);
 	}
 	free(pending);

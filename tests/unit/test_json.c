@@ -6,6 +6,7 @@
 
 #include <json-c/json.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/utf8.h"
 
@@ -205,6 +206,41 @@ static void test_json_fitting_at_its_bounds(void **state)
 	assert_int_equal(json_fitting("\xE2\x80\xA8", 3, 1), 3);
 }
 
+static void test_json_writes_members_of_objects(void **state)
+{
+	struct buf out;
+
+	(void)state;
+	buf_init(&out, 1000);
+	buf_append_str(&out, "[{");
+	json_member(&out, "a", "{");
+	json_member(&out, "b", NULL);
+	json_member_number(&out, "c", UINT64_MAX);
+	buf_append_str(&out, ",\"d\":{");
+	json_member_number(&out, "e", 0);
+	buf_append_char(&out, '}');
+	json_member(&out, "f", "\"你好");
+	buf_append_char(&out, '}');
+	assert_buf(&out, BYTES("[{\"a\":\"{\",\"b\":null,\"c\":18446744073709551615,\"d\":{\"e\":0},"
+			       "\"f\":\"\\\"你好\"}"));
+	buf_free(&out);
+}
+
+static void test_json_writes_times_as_text(void **state)
+{
+	char expected[64], iso[CLOCK_ISO_SIZE];
+	struct buf out;
+
+	(void)state;
+	clock_iso(iso, UINT64_C(1700000000123456));
+	snprintf(expected, sizeof expected, "{\"at\":\"%s\"", iso);
+	buf_init(&out, 1000);
+	buf_append_char(&out, '{');
+	json_member_time(&out, "at", UINT64_C(1700000000123456));
+	assert_buf(&out, expected, strlen(expected));
+	buf_free(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +251,8 @@ int main(void)
 		cmocka_unit_test(test_json_marks_a_buffer_that_was_too_small),
 		cmocka_unit_test(test_json_fitting_agrees_with_what_is_written),
 		cmocka_unit_test(test_json_fitting_at_its_bounds),
+		cmocka_unit_test(test_json_writes_members_of_objects),
+		cmocka_unit_test(test_json_writes_times_as_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
