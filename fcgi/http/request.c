@@ -13,6 +13,8 @@
 #include "http/response.h"
 #include "http/router.h"
 
+#define QUERY_NAME_MAX 64 /* bytes of a query parameter's name, decoded */
+
 /* The path without its query: that may hold anything. */
 static void log_request(const struct request *request, uint64_t took_us)
 {
@@ -115,27 +117,38 @@ void request_fail(struct request *request, const struct error *error)
 	request_note(request, LOG_TEXT("cause", error->cause));
 }
 
+/* Whether the `len` bytes at `text`, decoded, are `name`. */
+static bool is_name(const char *text, size_t len, const char *name)
+{
+	char decoded[QUERY_NAME_MAX];
+	size_t got;
+
+	return percent_decode(decoded, sizeof decoded, &got, text, len) && got == strlen(name) &&
+	       memcmp(decoded, name, got) == 0;
+}
+
 bool request_query(const struct request *request, const char *name, char *out, size_t size, bool *present)
 {
 	const char *p = request->query;
-	size_t name_len = strlen(name);
+	bool good = false;
 
 	*present = false;
 	while (*p != '\0') {
 		size_t len = strcspn(p, "&");
+		size_t name_len = strcspn(p, "=&");
 
-		if (len >= name_len && strncmp(p, name, name_len) == 0 &&
-		    (len == name_len || p[name_len] == '=')) {
-			size_t skip = len == name_len ? name_len : name_len + 1;
+		if (is_name(p, name_len, name)) {
+			const char *value = p + name_len + (name_len < len);
 			size_t got;
 
+			good = !*present &&
+			       percent_decode(out, size - 1, &got, value, (size_t)(p + len - value)) &&
+			       memchr(out, '\0', got) == NULL;
+			if (good)
+				out[got] = '\0';
 			*present = true;
-			if (!percent_decode(out, size - 1, &got, p + skip, len - skip))
-				return false;
-			out[got] = '\0';
-			return true;
 		}
 		p += len + (p[len] == '&');
 	}
-	return false;
+	return good;
 }

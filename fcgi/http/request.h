@@ -65,7 +65,10 @@ void request_note(struct request *request, struct log_field field);
 /* Notes why the request failed; the line then also says what it was doing. `error` must live as long as notes do. */
 void request_fail(struct request *request, const struct error *error);
 
-/* The value of query parameter `name`, percent-decoded into `out`. False when absent, too long or badly escaped. */
+/*
+ * The value of query parameter `name`, percent-decoded into `out`. False when it is absent, and with *present set when it
+ * is there twice, too long, badly escaped or holds a NUL.
+ */
 bool request_query(const struct request *request, const char *name, char *out, size_t size, bool *present);
 
 /* Logs and frees; for response.c, which calls it once the answer is complete. */
