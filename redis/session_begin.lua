@@ -10,8 +10,8 @@
 -- ARGV[2]  time to live of the session, ms
 -- ARGV[3]  the ticket: unique, and behind its @ the channel that wakes its worker
 -- ARGV[4]  how long the turn, or the place in the queue, is held without being renewed, ms
--- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner, number};
---          texts are "" when there is none
+-- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner, number,
+--          the time in Unix microseconds}; texts are "" when there is none
 --
 -- The epoch is a time in microseconds that changes whenever somebody clears or binds the session: what a turn writes
 -- later counts only while the epoch is still the one that the turn began with (session_end.lua).
@@ -63,4 +63,4 @@ end
 redis.call('HSET', KEYS[1], 'active', now, 'turn', ticket, 'turn_until', string.format('%d', now_ms + hold_ms))
 -- A session does not expire under a running turn, however short its life is.
 redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[2]), 2 * hold_ms))
-return { 'ok', conversation, epoch, owner, tostring(redis.call('HINCRBY', KEYS[1], 'turns', 1)) }
+return { 'ok', conversation, epoch, owner, tostring(redis.call('HINCRBY', KEYS[1], 'turns', 1)), now }

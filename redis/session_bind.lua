@@ -3,10 +3,10 @@
 -- KEYS[1]  the session
 -- ARGV[1]  conversation
 -- ARGV[2]  time to live, ms
--- Answer:  1
+-- Answer:  when it was bound, Unix microseconds
 local time = redis.call('TIME')
 local now = string.format('%d%06d', time[1], time[2])
 redis.call('HSETNX', KEYS[1], 'count', 0)
 redis.call('HSET', KEYS[1], 'conversation', ARGV[1], 'epoch', now, 'active', now)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+return tonumber(now)

@@ -10,6 +10,7 @@
 -- ARGV[5]  time to live, ms
 -- ARGV[6]  the session's owner, or ""
 -- ARGV[7]  1 when session_update.lua is known to have counted the message
+-- ARGV[8]  when the turn ended, Unix microseconds: the index of sessions is told the same
 -- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +20,7 @@ local number, lost, saved = ARGV[3], not epoch, 0
 
 -- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
 if ARGV[2] ~= '' and (lost or epoch == ARGV[2]) then
-	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', string.format('%d%06d', time[1], time[2]))
+	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', ARGV[8])
 	if lost then
 		redis.call('HSET', KEYS[1], 'turns', number)
 		if ARGV[6] ~= '' then

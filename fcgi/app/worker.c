@@ -26,6 +26,7 @@
 #include "store/limiter.h"
 #include "store/redis.h"
 #include "store/scripts.h"
+#include "store/session_index.h"
 #include "store/sessions.h"
 
 #define HEAD_TIMEOUT_MS    5000 /* for nginx to send a whole request: it does so at once */
@@ -58,6 +59,7 @@ struct worker {
 	struct transport *transport;
 	struct coze *coze;
 	struct redis *redis;
+	struct session_index *index;
 	struct claims *claims;
 	struct limiter *limiter;
 	struct service service;
@@ -322,13 +324,15 @@ static enum err open_store(struct worker *worker, struct error *why)
 	enum err rc = redis_open(&worker->redis, &worker->loop, &redis, why);
 
 	if (rc == ERR_OK)
-		rc = claims_open(&worker->claims, &worker->loop, worker->redis, &claims, why);
+		rc = session_index_open(&worker->index, worker->redis, config->session_ttl_ms, why);
+	if (rc == ERR_OK)
+		rc = claims_open(&worker->claims, &worker->loop, worker->redis, worker->index, &claims, why);
 	if (rc == ERR_OK)
 		rc = limiter_open(&worker->limiter, &worker->loop, worker->redis,
 				  config->coze_min_interval_ms, config->coze_rate_wait_ms, why);
 	if (rc == ERR_OK)
-		rc = sessions_open(&worker->service.sessions, worker->redis, config->coze_user_id,
-				   config->session_ttl_ms, why);
+		rc = sessions_open(&worker->service.sessions, worker->redis, worker->index,
+				   config->coze_user_id, config->session_ttl_ms, why);
 	return rc;
 }
 
@@ -431,6 +435,8 @@ static void close_parts(struct worker *worker)
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
 	if (worker->service.sessions != NULL)
 		sessions_close(worker->service.sessions);
+	if (worker->index != NULL)
+		session_index_close(worker->index);
 	if (worker->coze != NULL)
 		coze_close(worker->coze);
 	if (uv_loop_close(&worker->loop) != 0)

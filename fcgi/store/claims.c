@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "store/redis.h"
 #include "store/scripts.h"
+#include "store/session_index.h"
 #include "store/session_key.h"
 
 #define TICKET_SIZE    96
 #define BUCKETS        1024  /* of the table that finds a claim by its ticket */
 #define RENEWALS       3     /* per lock time: two may be lost */
+#define VISIBLE_MS     250   /* after which the session of a running turn shows in the index */
 #define SAVE_AGAIN_MS  500   /* between attempts to save while Redis is away */
 #define UNSAVED_MAX    20000 /* claims that may wait for Redis to come back */
 #define LISTENER_LIMIT 3000  /* ms for the listening connection's commands; it has none after it is up */
@@ -47,15 +49,20 @@ struct claim {
 	char session_id[ID_MAX + 1];
 	char user_id[ID_MAX + 1];
 	char owner[ID_MAX + 1];
-	char conversation_id[ID_MAX + 1]; /* that Coze reported */
+	char conversation_id[ID_MAX + 1]; /* the session's; once accepted, the one that Coze reported */
 	char epoch[CLAIM_EPOCH_SIZE];
 	char number[24]; /* of the turn in its session */
+	/* Once granted. */
+	uint64_t granted_us; /* by Redis' clock */
+	uint64_t granted_ns; /* by ours: the time that has passed since then is the same on both */
+	uint64_t touched_ms; /* the index was told last; 0: not yet */
 };
 
 struct claims {
 	uv_loop_t *loop;
 	struct redis *redis;
 	struct redis *listener;
+	struct session_index *index;
 	struct claims_options options;
 	char channel[48]; /* that wakes this worker */
 	char ttl_ms[24], lock_ms[24];
@@ -164,6 +171,31 @@ static void on_renewed(void *arg, enum err err, const struct redis_reply *reply)
 		save(claim);
 }
 
+static uint64_t redis_now_us(const struct claim *claim)
+{
+	return claim->granted_us + (uv_hrtime() - claim->granted_ns) / 1000;
+}
+
+/* How often a running turn says that it lives: often enough for its session not to expire meanwhile, either. */
+static uint64_t renewal_ms(const struct claims *claims)
+{
+	const struct claims_options *options = &claims->options;
+
+	return (options->lock_ms < options->ttl_ms ? options->lock_ms : options->ttl_ms) / RENEWALS;
+}
+
+/* Most turns are over before; of the others the index hears soon, and then as often as it takes to stay in it. */
+static void touch_if_due(struct claim *claim)
+{
+	struct claims *claims = claim->claims;
+	uint64_t now = uv_now(claims->loop);
+
+	if (claim->touched_ms != 0 && now - claim->touched_ms < claims->options.ttl_ms / RENEWALS)
+		return;
+	claim->touched_ms = now;
+	session_index_touch(claims->index, claim->session_id, claim->conversation_id, redis_now_us(claim));
+}
+
 static void on_renewal_time(uv_timer_t *timer)
 {
 	struct claim *claim = timer->data;
@@ -173,6 +205,7 @@ static void on_renewal_time(uv_timer_t *timer)
 					  redis_text(claim->ticket), redis_text(claims->lock_ms),
 					  redis_text(claims->ttl_ms) };
 
+	touch_if_due(claim);
 	if (claim->asking == 0 &&
 	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) == ERR_OK)
 		claim->asking++;
@@ -200,18 +233,31 @@ static void refuse(struct claim *claim, const struct error *error)
 	claim->on_granted(claim->arg, error, NULL);
 }
 
-static void grant(struct claim *claim, const struct redis_reply *reply)
+/* The session is ours: what it was when the turn began. */
+static void remember(struct claim *claim, const struct redis_reply *reply)
 {
-	uint64_t renew_ms = claim->claims->options.lock_ms / RENEWALS;
-	struct claim_grant granted;
+	char now[24];
 
-	redis_text_copy(granted.conversation_id, sizeof granted.conversation_id, redis_reply_text(reply, 1));
+	redis_text_copy(claim->conversation_id, sizeof claim->conversation_id, redis_reply_text(reply, 1));
 	redis_text_copy(claim->epoch, sizeof claim->epoch, redis_reply_text(reply, 2));
 	redis_text_copy(claim->owner, sizeof claim->owner, redis_reply_text(reply, 3));
 	redis_text_copy(claim->number, sizeof claim->number, redis_reply_text(reply, 4));
-	redis_text_copy(granted.owner, sizeof granted.owner, redis_reply_text(reply, 3));
+	redis_text_copy(now, sizeof now, redis_reply_text(reply, 5));
+	claim->granted_us = strtoull(now, NULL, 10);
+	claim->granted_ns = uv_hrtime();
+}
+
+static void grant(struct claim *claim, const struct redis_reply *reply)
+{
+	uint64_t renew_ms = renewal_ms(claim->claims);
+	struct claim_grant granted;
+
+	remember(claim, reply);
+	memcpy(granted.conversation_id, claim->conversation_id, sizeof granted.conversation_id);
+	memcpy(granted.owner, claim->owner, sizeof granted.owner);
 	claim->state = CLAIM_HOLDING;
-	uv_timer_start(&claim->timer, on_renewal_time, renew_ms, renew_ms);
+	uv_timer_start(&claim->timer, on_renewal_time, renew_ms < VISIBLE_MS ? renew_ms : VISIBLE_MS,
+		       renew_ms);
 	claim->on_granted(claim->arg, NULL, &granted);
 }
 
@@ -256,6 +302,8 @@ static void on_looked(void *arg, enum err err, const struct redis_reply *reply)
 		return;
 	claim->unsure = err != ERR_OK;
 	if (claim->state == CLAIM_ENDING) { /* the client has left; maybe the session was granted just now */
+		if (err == ERR_OK && is(redis_reply_text(reply, 0), "ok"))
+			remember(claim, reply);
 		save(claim);
 		return;
 	}
@@ -454,7 +502,9 @@ static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
 static void save(struct claim *claim)
 {
 	struct claims *claims = claim->claims;
-	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE];
+	uint64_t active_us = claim->accepted ? redis_now_us(claim) : claim->granted_us;
+	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE], active[24];
+	int active_len = snprintf(active, sizeof active, "%llu", (unsigned long long)active_us);
 	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
 					  session_key(waiting, claim->session_id, "waiting"),
 					  session_key(tickets, claim->session_id, "tickets"),
@@ -464,11 +514,15 @@ static void save(struct claim *claim)
 					  redis_text(claim->conversation_id),
 					  redis_text(claims->ttl_ms),
 					  redis_text(claim->owner),
-					  redis_text(claim->counted ? "1" : "0") };
+					  redis_text(claim->counted ? "1" : "0"),
+					  { active, (size_t)active_len } };
 
 	if (claim->asking > 0)
 		return; /* its answer comes first, and calls again */
-	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 10, on_ended, claim) == ERR_OK)
+	/* First, so that whoever is told of the end finds the session in the index. */
+	if (claim->granted_us != 0)
+		session_index_touch(claims->index, claim->session_id, claim->conversation_id, active_us);
+	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 11, on_ended, claim) == ERR_OK)
 		claim->asking++;
 	else
 		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */
@@ -487,7 +541,7 @@ void claim_end(struct claim *claim, claim_saved_fn fn, void *arg)
 
 /* ---- the module ---- */
 
-enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
+enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis, struct session_index *index,
 		     const struct claims_options *options, struct error *why)
 {
 	struct claims *claims = calloc(1, sizeof *claims);
@@ -504,6 +558,7 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
 	}
 	claims->loop = loop;
 	claims->redis = redis;
+	claims->index = index;
 	redis_on_ready(redis, on_redis_ready, claims);
 	claims->options = *options;
 	snprintf(claims->channel, sizeof claims->channel, "coze:wake:%s", random);

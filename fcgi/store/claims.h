@@ -22,6 +22,7 @@
 struct claims;
 struct claim;
 struct redis;
+struct session_index;
 
 #define CLAIM_EPOCH_SIZE 24
 
@@ -48,8 +49,8 @@ typedef void (*claim_granted_fn)(void *arg, const struct error *error, const str
 /* It was saved (`error` NULL, also when a clear or bind made it void), or could not be yet. */
 typedef void (*claim_saved_fn)(void *arg, const struct error *error);
 
-/* redis: for the scripts; lent. */
-enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis,
+/* redis: for the scripts; lent. index: is told of sessions in use; lent. */
+enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis, struct session_index *index,
 		     const struct claims_options *options, struct error *why);
 
 /* Drops every claim; who waits for one to be saved is told that it was not. Call it before redis_close(). */

@@ -1,0 +1,256 @@
+/*
+ * session_index.c - see session_index.h.
+ */
+#include "store/session_index.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "store/redis.h"
+#include "store/scripts.h"
+
+/* The first braces of a key are its hash tag, so nothing in what follows them needs escaping. */
+#define SESSIONS_KEY      "coze:{index}:sessions"
+#define CONVERSATION_KEY  "coze:{index}:conversation:"
+#define CONVERSATION_SIZE (sizeof CONVERSATION_KEY + ID_MAX)
+
+#define TIDY_EVERY 16 /* touches; each tidying takes out up to 50 sessions, so that they never pile up */
+
+struct session_index {
+	struct redis *redis;
+	uint64_t ttl_ns;
+	char ttl_ms[24];
+	unsigned touches; /* since the last tidying */
+	uint64_t tidied_ns;
+};
+
+/* A call on its way to Redis: whom to tell. */
+struct asking {
+	union {
+		session_page_fn page;
+		session_holder_fn holder;
+		session_touched_fn touched;
+	} fn;
+	void *arg;
+};
+
+static void digits(char out[24], uint64_t value)
+{
+	snprintf(out, 24, "%llu", (unsigned long long)value);
+}
+
+static struct redis_arg conversation_key(char key[CONVERSATION_SIZE], const char *conversation_id)
+{
+	return (struct redis_arg){ key, (size_t)snprintf(key, CONVERSATION_SIZE, CONVERSATION_KEY "%s",
+							 conversation_id) };
+}
+
+static struct asking *asking_new(void *arg)
+{
+	struct asking *asking = calloc(1, sizeof *asking);
+
+	if (asking != NULL)
+		asking->arg = arg;
+	return asking;
+}
+
+static void store_error(struct error *error, enum err err)
+{
+	error_set(error, err, NULL, "the index of sessions: redis is away, slow or refuses");
+}
+
+/* ---- touching ---- */
+
+static bool tidying_is_due(struct session_index *index)
+{
+	uint64_t now = uv_hrtime();
+
+	if (index->touches++ % TIDY_EVERY != 0 && now - index->tidied_ns < index->ttl_ns / 2)
+		return false;
+	index->touches = 1;
+	index->tidied_ns = now;
+	return true;
+}
+
+static enum err touch(struct session_index *index, const char *session_id, const char *conversation_id,
+		      uint64_t active_us, redis_reply_fn fn, void *arg)
+{
+	char conversation[CONVERSATION_SIZE], active[24];
+	struct redis_arg args[6];
+	size_t keys = 0, count;
+
+	digits(active, active_us);
+	args[keys++] = redis_text(SESSIONS_KEY);
+	if (conversation_id[0] != '\0')
+		args[keys++] = conversation_key(conversation, conversation_id);
+	count = keys;
+	args[count++] = redis_text(session_id);
+	args[count++] = redis_text(active);
+	args[count++] = redis_text(index->ttl_ms);
+	args[count++] = redis_text(tidying_is_due(index) ? "1" : "0");
+	return redis_eval(index->redis, SCRIPT_INDEX_TOUCH, args, keys, count, fn, arg);
+}
+
+static void ignore(void *arg, enum err err, const struct redis_reply *reply)
+{
+	(void)arg;
+	(void)err;
+	(void)reply;
+}
+
+void session_index_touch(struct session_index *index, const char *session_id, const char *conversation_id,
+			 uint64_t active_us)
+{
+	(void)touch(index, session_id, conversation_id, active_us, ignore, NULL);
+}
+
+static void on_touched(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct asking asking = *(struct asking *)arg;
+
+	(void)err;
+	(void)reply;
+	free(arg);
+	asking.fn.touched(asking.arg);
+}
+
+enum err session_index_touch_then(struct session_index *index, const char *session_id,
+				  const char *conversation_id, uint64_t active_us, session_touched_fn fn,
+				  void *arg)
+{
+	struct asking *asking = asking_new(arg);
+	enum err rc;
+
+	if (asking == NULL)
+		return ERR_NOMEM;
+	asking->fn.touched = fn;
+	rc = touch(index, session_id, conversation_id, active_us, on_touched, asking);
+	if (rc != ERR_OK)
+		free(asking);
+	return rc;
+}
+
+/* ---- looking ---- */
+
+static uint64_t number(struct redis_arg from)
+{
+	char digits[24];
+
+	redis_text_copy(digits, sizeof digits, from);
+	return strtoull(digits, NULL, 10);
+}
+
+static void on_page(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct asking asking = *(struct asking *)arg;
+	struct session_page page = { .total = 0 };
+	struct error error;
+
+	free(arg);
+	if (err != ERR_OK) {
+		store_error(&error, err);
+		asking.fn.page(asking.arg, &error, NULL);
+		return;
+	}
+	page.total = number(redis_reply_text(reply, 0));
+	while (page.count < SESSION_PAGE_MAX) {
+		struct redis_arg id = redis_reply_text(reply, 1 + 2 * page.count);
+		struct session_place *place = &page.places[page.count];
+
+		if (id.len == 0)
+			break;
+		redis_text_copy(place->session_id, sizeof place->session_id, id);
+		redis_text_copy(place->active_us, sizeof place->active_us,
+				redis_reply_text(reply, 2 + 2 * page.count));
+		page.count++;
+	}
+	asking.fn.page(asking.arg, NULL, &page);
+}
+
+enum err session_index_page(struct session_index *index, uint64_t offset, uint64_t limit, session_page_fn fn,
+			    void *arg)
+{
+	struct asking *asking = asking_new(arg);
+	struct redis_arg args[4];
+	char skip[24], most[24];
+	enum err rc;
+
+	if (asking == NULL)
+		return ERR_NOMEM;
+	asking->fn.page = fn;
+	digits(skip, offset);
+	digits(most, limit);
+	args[0] = redis_text(SESSIONS_KEY);
+	args[1] = redis_text(index->ttl_ms);
+	args[2] = redis_text(skip);
+	args[3] = redis_text(most);
+	rc = redis_eval(index->redis, SCRIPT_INDEX_PAGE, args, 1, 4, on_page, asking);
+	if (rc != ERR_OK)
+		free(asking);
+	return rc;
+}
+
+void session_index_drop(struct session_index *index, const struct session_place *place)
+{
+	const struct redis_arg args[] = { redis_text(SESSIONS_KEY), redis_text(place->session_id),
+					  redis_text(place->active_us) };
+
+	(void)redis_eval(index->redis, SCRIPT_INDEX_DROP, args, 1, 3, ignore, NULL);
+}
+
+static void on_holder(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct asking asking = *(struct asking *)arg;
+	char session_id[ID_MAX + 1];
+	struct error error;
+
+	free(arg);
+	if (err != ERR_OK) {
+		store_error(&error, err);
+		asking.fn.holder(asking.arg, &error, NULL);
+		return;
+	}
+	redis_text_copy(session_id, sizeof session_id, redis_reply_text(reply, 0));
+	asking.fn.holder(asking.arg, NULL, session_id);
+}
+
+enum err session_index_holder(struct session_index *index, const char *conversation_id, session_holder_fn fn,
+			      void *arg)
+{
+	char key[CONVERSATION_SIZE];
+	/* MGET, because its answer is a list, as all others are. */
+	const struct redis_arg args[] = { redis_text("MGET"), conversation_key(key, conversation_id) };
+	struct asking *asking = asking_new(arg);
+	enum err rc;
+
+	if (asking == NULL)
+		return ERR_NOMEM;
+	asking->fn.holder = fn;
+	rc = redis_command(index->redis, args, 2, on_holder, asking);
+	if (rc != ERR_OK)
+		free(asking);
+	return rc;
+}
+
+/* ---- life ---- */
+
+enum err session_index_open(struct session_index **out, struct redis *redis, uint64_t ttl_ms,
+			    struct error *why)
+{
+	struct session_index *index = calloc(1, sizeof *index);
+
+	if (index == NULL)
+		return error_set(why, ERR_NOMEM, NULL, "memory for the index of sessions");
+	index->redis = redis;
+	index->ttl_ns = ttl_ms * 1000000;
+	digits(index->ttl_ms, ttl_ms);
+	*out = index;
+	return ERR_OK;
+}
+
+void session_index_close(struct session_index *index)
+{
+	free(index);
+}
