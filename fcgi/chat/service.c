@@ -12,6 +12,8 @@ static const struct route routes[] = {
 	{ "GET", "/session/{session_id}/info", ACCESS_USER, session_info_get },
 	{ "POST", "/session/{session_id}/clear", ACCESS_USER, session_clear_post },
 	{ "POST", "/session/{session_id}/bind", ACCESS_USER, session_bind_post },
+	{ "GET", "/conversation/{conversation_id}/session", ACCESS_ADMIN, conversation_session_get },
+	{ "GET", "/sessions", ACCESS_ADMIN, sessions_get },
 };
 
 const struct route *service_routes(size_t *count)

@@ -27,6 +27,8 @@ void chat_stream_post(struct request *request, void *app);
 void session_info_get(struct request *request, void *app); /* session_handlers.c */
 void session_clear_post(struct request *request, void *app);
 void session_bind_post(struct request *request, void *app);
+void sessions_get(struct request *request, void *app); /* admin_handlers.c */
+void conversation_session_get(struct request *request, void *app);
 void root_get(struct request *request, void *app); /* status_handlers.c */
 void health_get(struct request *request, void *app);
 void metrics_get(struct request *request, void *app);
