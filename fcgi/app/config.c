@@ -31,6 +31,7 @@ enum kind {
 	KIND_LOG,       /* char *: a file's path, made absolute; "-"; or empty */
 	KIND_ADDRESS,   /* char *: host:port or [IPv6]:port, or empty */
 	KIND_ADDRESSES, /* char *: a comma-separated list of them, or empty */
+	KIND_KEYS,      /* char *: a comma-separated list of keys, or empty */
 	KIND_FILE,      /* char *: a readable file, or empty */
 	KIND_COUNT,     /* uint64_t between min and max */
 	KIND_SECONDS, /* uint64_t milliseconds; written in seconds, fractions allowed; min and max are milliseconds */
@@ -61,13 +62,13 @@ static const char *const log_levels[] = { "error", "warn", "info", "debug", NULL
 #define MIB         (UINT64_C(1024) * 1024)
 
 static const struct option options[] = {
-	{ "ADMIN_API_KEYS", KIND_TEXT, SECRET, FIELD(admin_api_keys), "", 0, 0, NULL,
+	{ "ADMIN_API_KEYS", KIND_KEYS, SECRET, FIELD(admin_api_keys), "", 0, 0, NULL,
 	  "comma-separated keys of the admin routes; empty: they answer to loopback only" },
 	{ "ADMIN_NETWORKS", KIND_TEXT, 0, FIELD(admin_networks), "", 0, 0, NULL,
 	  "networks that the admin routes answer to; empty: loopback, with ADMIN_API_KEYS private ones too" },
 	{ "ALLOWED_ORIGINS", KIND_TEXT, 0, FIELD(allowed_origins), "*", 0, 0, NULL,
 	  "comma-separated origins that browsers may call from, or *" },
-	{ "API_KEYS", KIND_TEXT, SECRET, FIELD(api_keys), "", 0, 0, NULL,
+	{ "API_KEYS", KIND_KEYS, SECRET, FIELD(api_keys), "", 0, 0, NULL,
 	  "comma-separated keys, one of which a client must send; empty: open" },
 	{ "CHAT_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(chat_timeout_ms), "60", 100, 1 * HOURS, NULL,
 	  "longest /chat" },
@@ -323,6 +324,10 @@ static bool parse_text(struct config *config, const struct option *option, const
 	case KIND_ADDRESSES:
 		if (!are_addresses(value))
 			return problem(problems, option, value, "host:port, or several with commas between");
+		return set_text(field, value);
+	case KIND_KEYS: /* nothing but separators would lock everybody out */
+		if (value[0] != '\0' && value[strspn(value, ", ")] == '\0')
+			return problem(problems, option, value, "keys with commas between, or empty");
 		return set_text(field, value);
 	case KIND_PATH:
 		if (value[0] == '\0')

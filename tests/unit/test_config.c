@@ -267,6 +267,8 @@ static void test_config_refuses_and_says_what_is_allowed(void **state)
 		{ "RUN_DIR", "run\x1B", "RUN_DIR=(unprintable): " },
 		{ "COZE_API_TOKEN", "SECRET\n", "COZE_API_TOKEN: must be UTF-8 text" },
 		{ "API_KEYS", "SECRET\x7F", "API_KEYS: must be UTF-8 text" },
+		{ "API_KEYS", " ", "API_KEYS: must be keys with commas between, or empty\n" },
+		{ "ADMIN_API_KEYS", ",, ,", "ADMIN_API_KEYS: must be keys" },
 		{ "ADMIN_API_KEYS", "SECRET\xFF", "ADMIN_API_KEYS: must be UTF-8 text" },
 	};
 
