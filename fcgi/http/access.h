@@ -1,5 +1,8 @@
 /*
  * access.h - who may call: API keys, compared in constant time.
+ *
+ * A key comes as "Authorization: Bearer KEY" or as "X-API-Key: KEY". When both come, the first counts and the other is not
+ * looked at. How long a refusal takes depends on the length of the key that came, and not on how much of it is right.
  */
 #ifndef HTTP_ACCESS_H
 #define HTTP_ACCESS_H

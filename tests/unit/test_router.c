@@ -210,6 +210,10 @@ static void test_router_asks_for_keys(void **state)
 		{ { .uri = "/user", .authorization = "u1" }, "401", "缺少 API 密钥" },
 		{ { .uri = "/user", .authorization = "Bearer " }, "401", "缺少 API 密钥" },
 		{ { .uri = "/user", .authorization = "Basic x", .api_key = "u1" }, "200", "user" },
+		{ { .uri = "/user", .authorization = "Bearer wrong", .api_key = "u1" }, "401", "密钥无效" },
+		{ { .uri = "/user", .authorization = "Bearer u1", .api_key = "wrong" }, "200", "user" },
+		{ { .uri = "/user", .authorization = "Bearer ", .api_key = "u1" }, "401", "缺少 API 密钥" },
+		{ { .uri = "/admin", .authorization = "Bearer u1", .api_key = "a1" }, "403", "管理员" },
 		{ { .uri = "/user", .api_key = "a1" }, "200", "user" }, /* an admin may do what users may */
 		{ { .uri = "/user", .address = "127.0.0.1" }, "401", "缺少 API 密钥" },
 		{ { .uri = "/admin", .api_key = "a1" }, "200", "admin" },
