@@ -61,12 +61,12 @@ struct fcgi_request {
 	uv_timer_t timer; /* READING: the peer's time limit */
 	uv_work_t work;   /* DECODING */
 	unsigned open_handles;
-	struct buf in;  /* READING, DECODING: the request so far, and what came behind it */
-	size_t wanted;  /* READING: scanning again makes no sense with fewer bytes */
-	size_t noted;   /* READING: bytes that were there when the time limit began */
-	size_t used;    /* DECODING: bytes of `in` that are the request */
-	bool keep;      /* nginx wants the connection kept after this request */
-	bool broken;    /* a write failed: wait for the loop to report the end */
+	struct buf in;           /* READING, DECODING: the request so far, and what came behind it */
+	struct record_scan scan; /* READING: of the request so far */
+	size_t noted;            /* READING: bytes that were there when the time limit began */
+	size_t used;             /* DECODING: bytes of `in` that are the request */
+	bool keep;               /* nginx wants the connection kept after this request */
+	bool broken;             /* a write failed: wait for the loop to report the end */
 	bool pipelined; /* more bytes came while a request is in hand: leaving can be told by hang-up only */
 	bool closing;   /* DECODING: close when the thread pool is done */
 	bool too_big;
@@ -293,7 +293,6 @@ static void finish(struct fcgi_request *conn)
 	}
 	go(conn, CONN_IDLE);
 	conn->pipelined = false;
-	conn->wanted = 0;
 	if (give_away(conn))
 		return;
 	watch_state(conn);
@@ -467,11 +466,10 @@ static void on_limit(uv_timer_t *timer)
 }
 
 /* A part of a request is there. The peer has some time to bring more, and as much again when it does. */
-static void wait_for_more(struct fcgi_request *conn, size_t wanted)
+static void wait_for_more(struct fcgi_request *conn)
 {
 	size_t have = buf_size(&conn->in);
 
-	conn->wanted = wanted;
 	if (conn->state == CONN_READING && have - conn->noted < PROGRESS)
 		return;
 	conn->noted = have;
@@ -490,28 +488,28 @@ static bool keep_bytes(struct fcgi_request *conn, const char *bytes, size_t len)
 	return false;
 }
 
-/* `bytes` begin with a whole request of `used` bytes; what is behind it is kept for later. */
-static void begin_request(struct fcgi_request *conn, const char *bytes, size_t len,
-			  const struct record_scan *scan)
+/* `bytes` begin with a whole request; what is behind it is kept for later. */
+static void begin_request(struct fcgi_request *conn, const char *bytes, size_t len)
 {
 	bool kept = buf_size(&conn->in) > 0; /* then `bytes` are in conn->in */
 
 	uv_timer_stop(&conn->timer);
 	go(conn, CONN_READING);
-	conn->keep = scan->keep_conn;
-	conn->used = scan->bytes;
+	conn->keep = conn->scan.keep_conn;
+	conn->used = conn->scan.bytes;
+	conn->scan = (struct record_scan){ .at = 0 };
 	conn->broken = conn->too_big = false;
 	/* One more read of libfcgi's than the body needs must not fail it. */
 	buf_init(&conn->body, conn->server->limits.body_max + 16384);
 	buf_init(&conn->out, conn->server->limits.output_max);
-	if (kept && scan->bytes > CODEC_SMALL) {
+	if (kept && conn->used > CODEC_SMALL) {
 		decode_in_pool(conn);
 		return;
 	}
-	conn->decoded = codec_decode(conn->server->codec, bytes, scan->bytes, &conn->body);
+	conn->decoded = codec_decode(conn->server->codec, bytes, conn->used, &conn->body);
 	if (kept)
-		buf_consume(&conn->in, scan->bytes);
-	else if (len > scan->bytes && !keep_bytes(conn, bytes + scan->bytes, len - scan->bytes))
+		buf_consume(&conn->in, conn->used);
+	else if (len > conn->used && !keep_bytes(conn, bytes + conn->used, len - conn->used))
 		return;
 	if (buf_size(&conn->in) == 0)
 		buf_free(&conn->in);
@@ -521,28 +519,28 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 /* More bytes of a request, or of several. */
 static void take_request(struct fcgi_request *conn, const char *bytes, size_t len)
 {
+	struct record_scan *scan = &conn->scan;
 	enum record_verdict verdict;
-	struct record_scan scan;
 
 	if (buf_size(&conn->in) > 0) {
 		if (!keep_bytes(conn, bytes, len))
 			return;
 		bytes = buf_bytes(&conn->in);
 		len = buf_size(&conn->in);
-		if (len < conn->wanted) {
-			wait_for_more(conn, conn->wanted);
+		if (len < scan->bytes) { /* the verdict would be the same */
+			wait_for_more(conn);
 			return;
 		}
 	}
-	verdict = record_scan(&scan, bytes, len);
+	verdict = record_scan(scan, bytes, len);
 	if (verdict == RECORD_BAD)
-		refuse(conn, scan.why);
-	else if (scan.head_bytes > HEAD_MAX)
+		refuse(conn, scan->why);
+	else if (scan->head_bytes > HEAD_MAX)
 		refuse(conn, "parameters beyond 64 KiB");
 	else if (verdict == RECORD_COMPLETE)
-		begin_request(conn, bytes, len, &scan);
+		begin_request(conn, bytes, len);
 	else if (buf_size(&conn->in) > 0 || keep_bytes(conn, bytes, len))
-		wait_for_more(conn, scan.bytes);
+		wait_for_more(conn);
 }
 
 static void on_readable(struct fcgi_request *conn)

@@ -105,10 +105,15 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 	const unsigned char *p = (const unsigned char *)bytes;
 	struct pairs pairs = { .have = 0 };
 	struct record record;
-	unsigned id = 0;
+	unsigned id = scan->head_complete ? scan->id : 0;
+	size_t at = scan->head_complete ? scan->at : 0;
 
-	*scan = (struct record_scan){ .why = "", .head_bytes = len };
-	for (size_t at = 0; at < len; at += record.total_len) {
+	/* The parameters are few: as long as they are not complete, it begins anew. */
+	if (!scan->head_complete)
+		*scan = (struct record_scan){ .head_bytes = len };
+	scan->why = "";
+	for (; at < len; at += record.total_len) {
+		scan->at = at;
 		if (p[at] != 1)
 			return bad(scan, "a version that is not 1");
 		scan->bytes = at + HEADER_LEN;
@@ -133,11 +138,13 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 			if (pairs.skip > 0 || pairs.have > 0)
 				return bad(scan, "a parameter that is cut off");
 			scan->head_complete = true;
+			scan->id = id;
 			scan->head_bytes = at + record.total_len;
 		} else if (record.content_len == 0) {
 			scan->complete = true;
 			return RECORD_COMPLETE;
 		}
 	}
+	scan->at = at;
 	return RECORD_MORE;
 }

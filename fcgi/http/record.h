@@ -2,7 +2,7 @@
  * record.h - looks at FastCGI records without consuming them (FastCGI specification 1.0, sections 3 to 5).
  *
  * Tells whether a whole request lies in a buffer, and refuses what a web server's responder request never holds, so
- * that libfcgi is only ever given complete and well-formed input. Pure: no socket, no state.
+ * that libfcgi is only ever given complete and well-formed input. Pure: no socket, no state but the caller's.
  */
 #ifndef HTTP_RECORD_H
 #define HTTP_RECORD_H
@@ -25,9 +25,15 @@ struct record_scan {
 	/* COMPLETE: the request's length. MORE: with fewer bytes than this the verdict will be the same. */
 	size_t bytes;
 	const char *why; /* a constant English text; RECORD_BAD only */
+	/* Where to go on when there are more bytes: a long body is looked at once. Its own business. */
+	size_t at;
+	unsigned id;
 };
 
-/* Scans the `len` bytes that a connection has brought for its next request. */
+/*
+ * Scans the `len` bytes that a connection has brought for its next request. `scan` is zeroed for a new request, and left
+ * alone while more of its bytes come in behind those that were there.
+ */
 enum record_verdict record_scan(struct record_scan *scan, const char *bytes, size_t len);
 
 #endif

@@ -5,6 +5,8 @@
  */
 #include "unit.h"
 
+#include <uv.h>
+
 #include "fastcgi_bytes.h"
 #include "http/record.h"
 
@@ -12,13 +14,28 @@
 static enum record_verdict scan_exactly(struct record_scan *scan, const char *bytes, size_t len)
 {
 	char *copy = exact_copy(bytes, len);
-	enum record_verdict verdict = record_scan(scan, copy, len);
+	enum record_verdict verdict;
 
+	*scan = (struct record_scan){ .at = 0 };
+	verdict = record_scan(scan, copy, len);
 	free(copy);
 	assert_int_equal(scan->complete, verdict == RECORD_COMPLETE);
 	assert_int_equal(scan->why[0] != '\0', verdict == RECORD_BAD);
 	if (verdict == RECORD_COMPLETE)
 		assert_true(scan->head_complete && scan->bytes > 0 && scan->bytes <= len);
+	return verdict;
+}
+
+/* The same in steps of so many bytes, as they may come in. */
+static enum record_verdict scan_in_steps(struct record_scan *scan, const char *bytes, size_t len, size_t step)
+{
+	enum record_verdict verdict = RECORD_MORE;
+
+	*scan = (struct record_scan){ .at = 0 };
+	for (size_t have = 0; have < len && verdict == RECORD_MORE;) {
+		have = len - have > step ? have + step : len;
+		verdict = record_scan(scan, bytes, have);
+	}
 	return verdict;
 }
 
@@ -110,7 +127,7 @@ static void test_record_takes_a_request_in_any_records(void **state)
 	(void)state;
 	for (size_t i = 0; i < COUNT(pieces) * COUNT(bodies); i++) {
 		bool keep = i % 2;
-		struct record_scan scan;
+		struct record_scan scan = { .at = 0 };
 		struct buf out;
 
 		buf_init(&out, 100000);
@@ -129,7 +146,7 @@ static void test_record_wants_more_after_every_truncation(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < COUNT(pieces); i++) {
-		struct record_scan scan;
+		struct record_scan scan = { .at = 0 };
 		struct buf out;
 		bool head = false;
 
@@ -145,9 +162,53 @@ static void test_record_wants_more_after_every_truncation(void **state)
 	}
 }
 
+static void test_record_says_the_same_however_the_bytes_come(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT(pieces); i++) {
+		struct record_scan whole, scan;
+		struct buf out;
+
+		buf_init(&out, 100000);
+		put_request(&out, 1, pieces[i], "{\"message\":\"hello\"}", true);
+		assert_int_equal(scan_exactly(&whole, buf_bytes(&out), buf_size(&out)), RECORD_COMPLETE);
+		for (size_t step = 1; step <= buf_size(&out); step++) {
+			assert_int_equal(scan_in_steps(&scan, buf_bytes(&out), buf_size(&out), step),
+					 RECORD_COMPLETE);
+			assert_int_equal(scan.bytes, whole.bytes);
+			assert_int_equal(scan.head_bytes, whole.head_bytes);
+			assert_true(scan.complete && scan.head_complete && scan.keep_conn);
+		}
+		buf_free(&out);
+	}
+}
+
+/* A body of many records that comes in small pieces is looked at once, and not once for each piece. */
+static void test_record_scans_a_long_body_once(void **state)
+{
+	enum { SIZE = 4 * 1024 * 1024, STEP = 512 };
+	char *body = get_memory(SIZE);
+	struct record_scan scan;
+	struct buf out;
+	uint64_t began, took;
+
+	(void)state;
+	buf_init(&out, 2 * SIZE);
+	put_begin(&out, 1, true);
+	put_record(&out, FCGI_PARAMS, 1, NULL, 0, 0);
+	put_stream(&out, FCGI_STDIN, 1, body, SIZE, 512);
+	began = uv_hrtime();
+	assert_int_equal(scan_in_steps(&scan, buf_bytes(&out), buf_size(&out), STEP), RECORD_COMPLETE);
+	took = uv_hrtime() - began;
+	assert_int_equal(scan.bytes, buf_size(&out));
+	assert_true(took < UINT64_C(100000000)); /* anew each time would be 34 million records */
+	buf_free(&out);
+	free(body);
+}
+
 static void test_record_leaves_what_follows_alone(void **state)
 {
-	struct record_scan scan;
+	struct record_scan scan = { .at = 0 };
 	struct buf out;
 	size_t first;
 
@@ -182,12 +243,12 @@ static void test_record_is_not_fooled_by_a_corrupt_byte(void **state)
 		bytes = exact_copy(buf_bytes(&out), len);
 		for (size_t at = 0; at < len; at++) {
 			for (unsigned flip = 1; flip < 256; flip += at < 200 ? 1 : 37) {
-				struct record_scan scan;
+				struct record_scan scan = { .at = 0 };
 				enum record_verdict verdict;
 				size_t expected;
 
 				bytes[at] = (char)(bytes[at] ^ (int)flip);
-				verdict = record_scan(&scan, bytes, len);
+				verdict = scan_in_steps(&scan, bytes, len, 16 + flip);
 				expected = reference((const unsigned char *)bytes, len);
 				if ((verdict == RECORD_COMPLETE) != (expected > 0) ||
 				    (verdict == RECORD_COMPLETE && scan.bytes != expected))
@@ -210,7 +271,7 @@ static void test_record_survives_random_bytes(void **state)
 
 	(void)state;
 	for (int i = 0; i < 20000; i++) {
-		struct record_scan scan;
+		struct record_scan scan = { .at = 0 };
 		char bytes[120];
 		size_t len = next_random(&seed) % sizeof bytes;
 		struct buf out;
@@ -317,7 +378,7 @@ static void test_record_refuses_what_nginx_never_sends(void **state)
 {
 	(void)state;
 	for (int mistake = 0; mistake < MISTAKES; mistake++) {
-		struct record_scan scan;
+		struct record_scan scan = { .at = 0 };
 		struct buf out;
 
 		buf_init(&out, 1000);
@@ -335,7 +396,7 @@ static void test_record_takes_long_lengths(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(lengths); i++) {
-		struct record_scan scan;
+		struct record_scan scan = { .at = 0 };
 		struct buf params, out;
 
 		memset(value, 'v', lengths[i]);
@@ -359,7 +420,7 @@ static void test_record_takes_long_lengths(void **state)
 /* Four length bytes may say a small number, too. */
 static void test_record_takes_short_lengths_written_long(void **state)
 {
-	struct record_scan scan;
+	struct record_scan scan = { .at = 0 };
 	struct buf out;
 
 	(void)state;
@@ -381,6 +442,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_record_takes_a_request_in_any_records),
 		cmocka_unit_test(test_record_wants_more_after_every_truncation),
+		cmocka_unit_test(test_record_says_the_same_however_the_bytes_come),
+		cmocka_unit_test(test_record_scans_a_long_body_once),
 		cmocka_unit_test(test_record_leaves_what_follows_alone),
 		cmocka_unit_test(test_record_is_not_fooled_by_a_corrupt_byte),
 		cmocka_unit_test(test_record_survives_random_bytes),
