@@ -23,7 +23,7 @@ struct access {
 	const char *admin_api_keys; /* comma-separated; lent */
 };
 
-/* ERR_OK, ERR_UNAUTHORIZED or ERR_FORBIDDEN. */
+/* ERR_OK, ERR_UNAUTHORIZED or ERR_FORBIDDEN. Whom nginx vouches for (ADMIN_TRUSTED 1) may do all that an admin may. */
 enum err access_check(const struct access *access, enum access_level level,
 		      const struct fcgi_request *request, struct error *why);
 

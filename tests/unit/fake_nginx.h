@@ -32,7 +32,7 @@ struct nginx {
 struct ask {
 	const char *method, *uri; /* NULL: GET and / */
 	const char *type;         /* CONTENT_TYPE */
-	const char *authorization, *api_key, *address;
+	const char *authorization, *api_key, *address, *trusted;
 	const char *body;
 	size_t body_len; /* 0: of the text */
 };
@@ -86,6 +86,7 @@ static inline void put_ask(struct buf *out, const struct ask *ask)
 		{ "CONTENT_TYPE", ask->type != NULL ? ask->type : "" },
 		{ "HTTP_AUTHORIZATION", ask->authorization != NULL ? ask->authorization : "" },
 		{ "HTTP_X_API_KEY", ask->api_key != NULL ? ask->api_key : "" },
+		{ "ADMIN_TRUSTED", ask->trusted != NULL ? ask->trusted : "" },
 	};
 	struct buf params;
 

@@ -228,6 +228,27 @@ static void test_router_asks_for_keys(void **state)
 	assert_answers("u1, u2", "a1", cases, COUNT(cases));
 }
 
+static void test_router_believes_nginx_about_admins(void **state)
+{
+	static const struct expectation cases[] = {
+		{ { .uri = "/admin", .trusted = "1" }, "200", "admin" },
+		{ { .uri = "/admin", .trusted = "1", .api_key = "wrong" }, "200", "admin" },
+		{ { .uri = "/user", .trusted = "1" }, "200", "user" },
+		{ { .uri = "/admin", .trusted = "" }, "401", "缺少 API 密钥" },
+		{ { .uri = "/admin", .trusted = "0" }, "401", "缺少 API 密钥" },
+		{ { .uri = "/admin", .trusted = "11" }, "401", "缺少 API 密钥" },
+		{ { .uri = "/admin", .trusted = "1 " }, "401", "缺少 API 密钥" },
+	};
+	static const struct expectation without_keys[] = {
+		{ { .uri = "/admin", .trusted = "1" }, "200", "admin" },
+		{ { .uri = "/admin", .trusted = "yes" }, "403", "管理接口只允许本机访问" },
+	};
+
+	(void)state;
+	assert_answers("u1", "a1", cases, COUNT(cases));
+	assert_answers("", "", without_keys, COUNT(without_keys));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +259,7 @@ int main(void)
 		cmocka_unit_test(test_router_lists_the_methods_that_exist),
 		cmocka_unit_test(test_router_without_keys_is_open_but_for_admins),
 		cmocka_unit_test(test_router_asks_for_keys),
+		cmocka_unit_test(test_router_believes_nginx_about_admins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
