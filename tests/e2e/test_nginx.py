@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from front import make_certificate
 from service import Service, TOP
 
 END = b'Host: x\r\nConnection: close\r\n\r\n'
@@ -143,12 +144,103 @@ def render(**settings):
     ('ALLOWED_ORIGINS', 'https://a/path'), ('SERVER_HOST', 'a;b'), ('SERVER_HOST', 'a b'), ('SERVER_HOST', ''),
     ('SERVER_PORT', '1;'), ('WORKERS', '2 2'), ('WORKERS', '0'), ('MAX_REQUEST_SIZE', '0'), ('RUN_DIR', 'relative'),
     ('RUN_DIR', '/a";evil'), ('RUN_DIR', '/a$b'), ('RUN_DIR', '/a\nb'), ('STREAM_TIMEOUT_SECONDS', '1;'),
+    ('SERVER_PORT', '65536'), ('LOG_FORMAT', 'combined'), ('CLIENT_REQUESTS_PER_SECOND', '1;'), ('CLIENT_REQUESTS_PER_SECOND', '-1'),
+    ('CLIENT_BURST', '1 delay=1'), ('CLIENT_CONNECTIONS', '$x'), ('ADMIN_KEYS_SET', 'secret'),
+    ('WORKER_ADDRESSES', 'a'), ('WORKER_ADDRESSES', 'a:1;'), ('WORKER_ADDRESSES', 'a:0'), ('WORKER_ADDRESSES', 'a:70000'),
+    ('WORKER_ADDRESSES', 'a:1,'), ('WORKER_ADDRESSES', 'unix:/x'), ('WORKER_ADDRESSES', 'a:1 b:2'), ('WORKER_ADDRESSES', '$a:1'),
+    ('WORKER_RESOLVER', 'x;'), ('WORKER_RESOLVER', '127.0.0.1'), ('METRICS_LISTEN', '80'), ('METRICS_LISTEN', 'a:1;'),
+    ('METRICS_LISTEN', '0.0.0.0:6001'),
 ])
 def test_a_hostile_value_is_refused(name, value):
     done = render(**{name: value})
     assert done.returncode != 0
     assert name in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', ['ADMIN_NETWORKS', 'TRUSTED_PROXIES', 'CLIENT_EXEMPT_NETWORKS'])
+@pytest.mark.parametrize('value', [
+    '10.0.0.0/33', '256.0.0.1', '10.0.0', '10.0.0.1/', '/8', '::/129', '1:2:3:4:5:6:7', '1::2::3', '12345::', ':1', '::g', 'localhost',
+    'loopback;', '10.0.0.1 1; evil', '10.0.0.1\n', '$x', 'unix:', '0x7f.1', 'LOOPBACK', '10.0.0.1/08', '1.2.3.4-1.2.3.9', 'none,loopback',
+    'private,all', '::1.2.3.4', '1:2:3:4:5:6:7::', '1:2:3:4:5:6:7:8::',
+])
+def test_what_is_no_network_is_refused(name, value):
+    done = render(**{name: value})
+    assert done.returncode != 0
+    assert name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def configuration_of(home, **settings):
+    """What is rendered, which nginx must take without a word."""
+    for name in ('logs', 'tmp'):
+        os.makedirs(os.path.join(home, name), exist_ok=True)
+    done = render(RUN_DIR=str(home), **settings)
+    assert done.returncode == 0, done.stderr
+    path = os.path.join(home, 'nginx.conf')
+    with open(path, 'w') as file:
+        file.write(done.stdout)
+    checked = subprocess.run(['nginx', '-t', '-q', '-p', str(home) + '/', '-e', 'stderr', '-c', path], stdin=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True, env={'PATH': os.environ['PATH'] + ':/usr/sbin'}, timeout=20)
+    assert (checked.returncode, checked.stderr) == (0, '')
+    return done.stdout
+
+
+@pytest.mark.parametrize('settings', [
+    {},
+    {'ADMIN_NETWORKS': 'all', 'TRUSTED_PROXIES': 'loopback, private,2001:db8::/32,203.0.113.7', 'CLIENT_EXEMPT_NETWORKS': 'none'},
+    {'ADMIN_NETWORKS': '::,::1/128,1:2:3:4:5:6:7:8,1::8,::2:3:4:5:6:7:8,1:2:3:4:5:6::', 'CLIENT_EXEMPT_NETWORKS': '::/1,10.0.0.0/8'},
+    {'CLIENT_REQUESTS_PER_SECOND': '0', 'CLIENT_CONNECTIONS': '0', 'CLIENT_BURST': '0', 'LOG_FORMAT': 'json'},
+    {'CLIENT_REQUESTS_PER_SECOND': '1000000', 'CLIENT_CONNECTIONS': '1000000', 'CLIENT_BURST': '1000000', 'DEBUG': 'true'},
+    {'WORKER_ADDRESSES': '127.0.0.1:9000,[::1]:9001,localhost:9002', 'METRICS_LISTEN': '127.0.0.1:7000'},
+    {'WORKER_ADDRESSES': 'workers.example:9000', 'WORKER_RESOLVER': '127.0.0.11', 'METRICS_LISTEN': '127.0.0.1:7000'},
+    {'WORKER_ADDRESSES': 'workers.example:9000', 'WORKER_RESOLVER': '[::1]:53'},
+    {'METRICS_LISTEN': '127.0.0.1:7000', 'SERVER_HOST': '::'},
+], ids=repr)
+def test_nginx_takes_what_is_rendered(settings, tmp_path):
+    text = configuration_of(tmp_path, **settings)
+    assert text.count('ADMIN_TRUSTED') == ('METRICS_LISTEN' in settings)
+
+
+@pytest.mark.parametrize('version,listen', [
+    ('1.22.1', 'listen 127.0.0.1:6443 ssl http2 backlog=4096;'), ('1.25.0', 'listen 127.0.0.1:6443 ssl http2 backlog=4096;'),
+    ('1.25.1', 'listen 127.0.0.1:6443 ssl backlog=4096;\nhttp2 on;'), ('1.30.0', 'listen 127.0.0.1:6443 ssl backlog=4096;\nhttp2 on;'),
+    ('unknown', 'listen 127.0.0.1:6443 ssl http2 backlog=4096;'),
+])
+def test_http2_is_asked_for_as_this_nginx_likes_it(version, listen, tmp_path):
+    cert, key = make_certificate(tmp_path)
+    nginx = tmp_path / 'nginx'
+    nginx.write_text('#!/bin/sh\necho "nginx version: nginx/%s (Distribution)" >&2\n' % version)
+    nginx.chmod(0o755)
+    done = render(PATH='%s:%s' % (tmp_path, os.environ['PATH']), TLS_CERT_FILE=cert, TLS_KEY_FILE=key)
+    assert listen in done.stdout
+
+
+def test_an_expired_certificate_is_said_and_used(tmp_path):
+    key, cert = str(tmp_path / 'key'), str(tmp_path / 'cert')
+    for command in (['req', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert + '.csr', '-subj', '/CN=x'],
+                    ['x509', '-req', '-in', cert + '.csr', '-signkey', key, '-days', '-1', '-out', cert]):
+        subprocess.run(['openssl', *command], check=True, stderr=subprocess.DEVNULL)
+    done = render(TLS_CERT_FILE=cert, TLS_KEY_FILE=key)
+    assert done.returncode == 0
+    assert 'has expired' in done.stderr
+
+
+@pytest.mark.parametrize('keys,allowed', [
+    ({}, False), ({'ADMIN_API_KEYS': 'adm-0123456789'}, True), ({'ADMIN_API_KEYS_FILE': 'adm-0123456789\n'}, True),
+    ({'ADMIN_API_KEYS_FILE': '\n'}, False),
+], ids=['none', 'keys', 'file', 'empty file'])
+def test_the_renderer_knows_whether_there_are_admin_keys_and_not_which(keys, allowed, tmp_path):
+    if 'ADMIN_API_KEYS_FILE' in keys:
+        (tmp_path / 'keys').write_text(keys['ADMIN_API_KEYS_FILE'])
+        keys = {'ADMIN_API_KEYS_FILE': str(tmp_path / 'keys')}
+    with Service(name='cz', API_KEYS='user-0123456789', **keys) as service:
+        service.up()
+        with open(os.path.join(service.run_dir, 'nginx.conf')) as file:
+            text = file.read()
+        network = text.partition('$admin_network {')[2].partition('}')[0]
+        assert ('10.0.0.0/8 1;' in network) == allowed
+        assert '0123456789' not in text
 
 
 @pytest.mark.parametrize('host,listen', [
