@@ -39,10 +39,13 @@ def request(path, body, headers=()):
 
 
 class Client:
-    """One kept connection. nginx may close it between two requests (keepalive_requests): then a new one is made."""
+    """
+    One kept connection; a new one is made when nginx has closed it between two requests. With `again`, a request that met
+    just this close, without a byte of an answer, is sent once more, as curl and browsers do.
+    """
 
-    def __init__(self, port, host='127.0.0.1', source=None):
-        self.host, self.port, self.source = host, port, source
+    def __init__(self, port, host='127.0.0.1', source=None, again=False):
+        self.host, self.port, self.source, self.again = host, port, source, again
         self.reader = self.writer = None
 
     async def connect(self):
@@ -53,6 +56,16 @@ class Client:
         """(status, headers); the body is left to be read."""
         if self.writer is None or self.reader.at_eof():
             await self.connect()
+            reused = False
+        else:
+            reused = True
+        try:
+            self.writer.write(request(path, body, headers))
+            return await read_head(self.reader)
+        except (asyncio.IncompleteReadError, ConnectionResetError) as error:
+            if not (reused and self.again) or getattr(error, 'partial', b''):
+                raise
+        await self.connect()
         self.writer.write(request(path, body, headers))
         return await read_head(self.reader)
 
@@ -79,8 +92,8 @@ class Load:
     long as they are told. Afterwards: load.times (seconds of each good answer), load.statuses, load.failures.
     """
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, port, again=False):
+        self.port, self.again = port, again
         self.times, self.failures, self.statuses = [], [], {}
         self.finished_streams = self.open_streams = 0
         self.stopping = False
@@ -126,7 +139,7 @@ class Load:
     async def _steady(self, rate, clients, path, body):
         free = asyncio.LifoQueue()
         for _ in range(clients):
-            free.put_nowait(Client(self.port))
+            free.put_nowait(Client(self.port, again=self.again))
         began, number, tasks = time.monotonic(), 0, set()
         while not self.stopping:
             client = await free.get()
