@@ -19,18 +19,20 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "store/redis_url.h"
+#include "store/sentinel.h"
 
 #define VALUE_MAX (64 * 1024) /* bytes of one value, also from a file */
 
 enum kind {
-	KIND_TEXT,      /* char *: any UTF-8 text without control characters */
+	KIND_TEXT,      /* char *: any UTF-8 text without control characters; max: bytes, 0 for no limit */
 	KIND_ID,        /* char *: as a session_id, see id.h */
 	KIND_URL,       /* char *: http:// or https:// */
 	KIND_REDIS,     /* char *: redis:// or unix:// */
 	KIND_PATH,      /* char *: made absolute */
 	KIND_LOG,       /* char *: a file's path, made absolute; "-"; or empty */
 	KIND_ADDRESS,   /* char *: host:port or [IPv6]:port, or empty */
-	KIND_ADDRESSES, /* char *: a comma-separated list of them, or empty */
+	KIND_ADDRESSES, /* char *: a comma-separated list of them, or empty; max: how many, 0 for no limit */
 	KIND_KEYS,      /* char *: a comma-separated list of keys, or empty */
 	KIND_FILE,      /* char *: a readable file, or empty */
 	KIND_COUNT,     /* uint64_t between min and max */
@@ -125,13 +127,14 @@ static const struct option options[] = {
 	  "host:port where nginx serves the metrics of each worker machine to a Prometheus inside" },
 	{ "REDIS_MASTER_NAME", KIND_ID, 0, FIELD(redis_master_name), "mymaster", 0, 0, NULL,
 	  "what the Sentinels call Redis" },
-	{ "REDIS_SENTINELS", KIND_ADDRESSES, 0, FIELD(redis_sentinels), "", 0, 0, NULL,
+	{ "REDIS_SENTINELS", KIND_ADDRESSES, 0, FIELD(redis_sentinels), "", 0, SENTINELS_MAX, NULL,
 	  "comma-separated host:port of Sentinels that know where Redis is; user, password and db are "
 	  "REDIS_URL's" },
-	{ "REDIS_SENTINEL_PASSWORD", KIND_TEXT, SECRET, FIELD(redis_sentinel_password), "", 0, 0, NULL,
-	  "of the Sentinels themselves, if they ask for one" },
+	{ "REDIS_SENTINEL_PASSWORD", KIND_TEXT, SECRET, FIELD(redis_sentinel_password), "", 0,
+	  SENTINEL_PASSWORD_MAX, NULL, "of the Sentinels themselves, if they ask for one" },
 	{ "REDIS_URL", KIND_REDIS, REQUIRED | SECRET, FIELD(redis_url), "", 0, 0, NULL,
-	  "redis://[[user]:password@]host[:port][/db] or unix://path; make up starts a local one" },
+	  "redis://[[user]:password@]host[:port][/db] or unix://path; without it and REDIS_SENTINELS make up "
+	  "starts a local one" },
 	{ "RUN_DIR", KIND_PATH, 0, FIELD(run_dir), "run", 0, 0, NULL, "sockets, pids and logs" },
 	{ "SERVER_HOST", KIND_TEXT, 0, FIELD(server_host), "0.0.0.0", 0, 0, NULL,
 	  "address that nginx listens on" },
@@ -279,18 +282,68 @@ static bool is_address(const char *text, size_t len)
 	       atoi(text + host + 1) <= 65535;
 }
 
-static bool are_addresses(const char *list)
+static bool are_addresses(const char *list, uint64_t max)
 {
-	while (*list != '\0') {
+	for (uint64_t count = 1; *list != '\0'; count++) {
 		size_t len = strcspn(list, ",");
 
-		if (!is_address(list, len))
+		if (!is_address(list, len) || (max != 0 && count > max))
 			return false;
 		list += len;
 		if (*list == ',' && *++list == '\0')
 			return false;
 	}
 	return true;
+}
+
+/* They stand before REDIS_URL in the table, and so are known. */
+static bool has_sentinels(const struct config *config)
+{
+	return config->redis_sentinels != NULL && config->redis_sentinels[0] != '\0';
+}
+
+static bool parse_redis(struct config *config, const struct option *option, const char *value,
+			struct buf *problems)
+{
+	char allowed[200];
+	struct redis_url url;
+	const char *why;
+	bool good = value[0] == '\0' || redis_url_parse(&url, value, &why);
+
+	if (!good)
+		snprintf(allowed, sizeof allowed,
+			 "redis://[[user]:password@]host[:port][/db] or unix://path; %s", why);
+	else if (value[0] != '\0' && url.path[0] != '\0' && has_sentinels(config))
+		snprintf(allowed, sizeof allowed,
+			 "redis://[user]:password@host[/db] or empty: REDIS_SENTINELS say where Redis is");
+	else
+		return set_text(&config->redis_url, value);
+	return problem(problems, option, value, allowed);
+}
+
+static bool parse_addresses(char **field, const struct option *option, const char *value,
+			    struct buf *problems)
+{
+	char allowed[96];
+
+	/* Also when it is wrong: parse_redis() wants to know that there are any, and that is a problem of its own. */
+	if (!set_text(field, value) || are_addresses(value, option->max))
+		return *field != NULL;
+	if (option->max == 0)
+		return problem(problems, option, value, "host:port, or several with commas between");
+	snprintf(allowed, sizeof allowed, "host:port, or up to %llu with commas between",
+		 (unsigned long long)option->max);
+	return problem(problems, option, value, allowed);
+}
+
+static bool parse_any_text(char **field, const struct option *option, const char *value, struct buf *problems)
+{
+	char allowed[96];
+
+	if (option->max == 0 || strlen(value) <= option->max)
+		return set_text(field, value);
+	snprintf(allowed, sizeof allowed, "at most %llu bytes", (unsigned long long)option->max);
+	return problem(problems, option, value, allowed);
 }
 
 static bool parse_text(struct config *config, const struct option *option, const char *value,
@@ -310,10 +363,7 @@ static bool parse_text(struct config *config, const struct option *option, const
 	case KIND_URL:
 		return parse_url(field, option, value, problems);
 	case KIND_REDIS:
-		if (!starts_with(value, "redis://") && !starts_with(value, "unix://"))
-			return problem(problems, option, value,
-				       "redis://[[user]:password@]host[:port][/db] or unix://path");
-		return set_text(field, value);
+		return parse_redis(config, option, value, problems);
 	case KIND_LOG:
 		return value[0] == '\0' || strcmp(value, "-") == 0 ? set_text(field, value)
 								   : parse_path(field, value);
@@ -322,9 +372,7 @@ static bool parse_text(struct config *config, const struct option *option, const
 			return problem(problems, option, value, "host:port or [IPv6 address]:port");
 		return set_text(field, value);
 	case KIND_ADDRESSES:
-		if (!are_addresses(value))
-			return problem(problems, option, value, "host:port, or several with commas between");
-		return set_text(field, value);
+		return parse_addresses(field, option, value, problems);
 	case KIND_KEYS: /* nothing but separators would lock everybody out */
 		if (value[0] != '\0' && value[strspn(value, ", ")] == '\0')
 			return problem(problems, option, value, "keys with commas between, or empty");
@@ -338,7 +386,7 @@ static bool parse_text(struct config *config, const struct option *option, const
 			return problem(problems, option, value, "a file that can be read");
 		return value[0] == '\0' ? set_text(field, value) : parse_path(field, value);
 	default:
-		return set_text(field, value);
+		return parse_any_text(field, option, value, problems);
 	}
 }
 
@@ -509,6 +557,8 @@ static bool load_option(struct config *config, const struct settings_file *file,
 /* A setting that the worker cannot do without, and does not have. */
 static bool is_missing(const struct config *config, const struct option *option)
 {
+	if (option->offset == FIELD(redis_url) && has_sentinels(config))
+		return false;
 	return (option->flags & REQUIRED) && (*text_field((struct config *)config, option))[0] == '\0';
 }
 

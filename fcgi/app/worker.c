@@ -26,6 +26,7 @@
 #include "store/limiter.h"
 #include "store/redis.h"
 #include "store/scripts.h"
+#include "store/sentinel.h"
 #include "store/session_index.h"
 #include "store/sessions.h"
 
@@ -58,6 +59,7 @@ struct worker {
 	struct fcgi_server *server;
 	struct transport *transport;
 	struct coze *coze;
+	struct sentinel *sentinel; /* NULL without REDIS_SENTINELS */
 	struct redis *redis;
 	struct session_index *index;
 	struct claims *claims;
@@ -304,11 +306,32 @@ static enum err open_coze(struct worker *worker, struct error *why)
 	return rc != ERR_OK ? rc : coze_open(&worker->coze, &worker->loop, worker->transport, &coze, why);
 }
 
-static enum err open_store(struct worker *worker, struct error *why)
+/* The locator of the Redis connections; NULL when REDIS_URL says where it is. */
+static enum err open_sentinel(struct worker *worker, struct redis_locator **locator, struct error *why)
+{
+	const struct config *config = worker->config;
+	const struct sentinel_options options = {
+		.addresses = config->redis_sentinels,
+		.master_name = config->redis_master_name,
+		.password = config->redis_sentinel_password,
+	};
+	enum err rc;
+
+	*locator = NULL;
+	if (config->redis_sentinels[0] == '\0')
+		return ERR_OK;
+	rc = sentinel_open(&worker->sentinel, &worker->loop, &options, why);
+	if (rc == ERR_OK)
+		*locator = sentinel_locator(worker->sentinel);
+	return rc;
+}
+
+static enum err open_store(struct worker *worker, struct redis_locator *locator, struct error *why)
 {
 	const struct config *config = worker->config;
 	const struct redis_options redis = {
 		.url = config->redis_url,
+		.locator = locator,
 		.connect_ms = REDIS_CONNECT_MS,
 		.command_ms = REDIS_COMMAND_MS,
 		.scripts = scripts_all(),
@@ -316,6 +339,7 @@ static enum err open_store(struct worker *worker, struct error *why)
 	};
 	const struct claims_options claims = {
 		.redis_url = config->redis_url,
+		.locator = locator,
 		.connect_ms = REDIS_CONNECT_MS,
 		.ttl_ms = config->session_ttl_ms,
 		.wait_ms = config->session_wait_ms,
@@ -342,10 +366,13 @@ static enum err open_parts(struct worker *worker, struct error *why)
 	struct service *service = &worker->service;
 	const struct route *routes;
 	size_t route_count;
+	struct redis_locator *locator;
 	enum err rc = open_coze(worker, why);
 
 	if (rc == ERR_OK)
-		rc = open_store(worker, why);
+		rc = open_sentinel(worker, &locator, why);
+	if (rc == ERR_OK)
+		rc = open_store(worker, locator, why);
 	if (rc != ERR_OK)
 		return rc;
 	service->loop = &worker->loop;
@@ -419,6 +446,8 @@ static void close_parts(struct worker *worker)
 		claims_close(worker->claims);
 	if (worker->redis != NULL)
 		redis_close(worker->redis);
+	if (worker->sentinel != NULL)
+		sentinel_close(worker->sentinel);
 	if (worker->limiter != NULL)
 		limiter_close(worker->limiter);
 	uv_close((uv_handle_t *)&worker->timer, NULL);

@@ -22,16 +22,18 @@
 struct claims;
 struct claim;
 struct redis;
+struct redis_locator;
 struct session_index;
 
 #define CLAIM_EPOCH_SIZE 24
 
 struct claims_options {
-	const char *redis_url;
-	uint64_t connect_ms; /* of the listening connection, see redis.h */
-	uint64_t ttl_ms;     /* of a session */
-	uint64_t wait_ms;    /* for the session's earlier messages to end */
-	uint64_t lock_ms;    /* after which the session of a dead worker is free */
+	const char *redis_url; /* these three for the listening connection, see redis.h */
+	struct redis_locator *locator;
+	uint64_t connect_ms;
+	uint64_t ttl_ms;  /* of a session */
+	uint64_t wait_ms; /* for the session's earlier messages to end */
+	uint64_t lock_ms; /* after which the session of a dead worker is free */
 };
 
 /* What the holder goes on from. */

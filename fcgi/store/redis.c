@@ -1,9 +1,9 @@
 /*
  * redis.c - see redis.h.
  *
- *   DOWN ──timer──▶ RESOLVING ──▶ CONNECTING ──▶ PREPARING (AUTH, SELECT, SCRIPT LOAD) ──▶ READY
- *    ▲                                                                                      │
- *    └──────────────────────────── any failure, any time limit ─────────────────────────────┘
+ *   DOWN ──timer──▶ LOCATING ──▶ RESOLVING ──▶ CONNECTING ──▶ PREPARING (AUTH, ROLE, SELECT, SCRIPT LOAD) ──▶ READY
+ *    ▲                                                                                                      │
+ *    └──────────────── any failure, any time limit, the locator naming another server ──────────────────────┘
  */
 #include "store/redis.h"
 
@@ -17,15 +17,18 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "store/redis_socket.h"
 #include "store/redis_url.h"
 
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000 /* service must resume within 2 s of Redis' return */
 #define ARGS_MAX       16
+#define SERVER_SIZE    272 /* host:port as text */
 
 enum redis_state {
-	REDIS_DOWN, /* waiting for the back-off to pass */
-	REDIS_RESOLVING,
+	REDIS_DOWN,      /* waiting for the back-off to pass */
+	REDIS_LOCATING,  /* asking the locator */
+	REDIS_RESOLVING, /* asking for the address of a name */
 	REDIS_CONNECTING,
 	REDIS_PREPARING,
 	REDIS_READY
@@ -35,11 +38,13 @@ struct redis {
 	uv_loop_t *loop;
 	struct redis_options options;
 	struct redis_url url;
+	struct redis_place place; /* of the server: of `url`, or where the locator said last */
+	struct redis_follower follower;
 	enum redis_state state;
-	redisAsyncContext *context; /* NULL while down and resolving */
+	redisAsyncContext *context; /* NULL before CONNECTING */
 	uv_getaddrinfo_t resolver;
 	uv_timer_t retry; /* DOWN: when to try again */
-	uv_timer_t limit; /* RESOLVING to PREPARING: connect_ms; READY: the oldest command's limit */
+	uv_timer_t limit; /* LOCATING to PREPARING: connect_ms; READY: the oldest command's limit */
 	unsigned open_handles;
 	uint64_t backoff_ms;
 	unsigned attempts;            /* that failed, since it was ready last */
@@ -69,99 +74,6 @@ struct command {
 
 static void connect_now(struct redis *redis);
 
-/* ---- hiredis on the loop ---- */
-
-/*
- * As hiredis' own adapter for libuv, but for one thing: that one ignores errors of the poll (a reset, a refused connection),
- * after which libuv polls no more, so that a broken connection would never be noticed.
- */
-struct socket_watch {
-	uv_poll_t poll;
-	redisAsyncContext *context; /* NULL once hiredis has let go */
-	int events;
-};
-
-static void on_socket(uv_poll_t *poll, int status, int events)
-{
-	struct socket_watch *watch = poll->data;
-
-	if (status < 0)
-		events = watch->events; /* hiredis meets the error when it tries */
-	if (watch->context != NULL && (events & UV_READABLE))
-		redisAsyncHandleRead(watch->context);
-	if (watch->context != NULL && (events & UV_WRITABLE))
-		redisAsyncHandleWrite(watch->context);
-}
-
-static void watch_events(struct socket_watch *watch, int events)
-{
-	watch->events = events;
-	if (events == 0)
-		uv_poll_stop(&watch->poll);
-	else
-		uv_poll_start(&watch->poll, events, on_socket);
-}
-
-static void add_read(void *arg)
-{
-	struct socket_watch *watch = arg;
-
-	watch_events(watch, watch->events | UV_READABLE);
-}
-
-static void del_read(void *arg)
-{
-	struct socket_watch *watch = arg;
-
-	watch_events(watch, watch->events & ~UV_READABLE);
-}
-
-static void add_write(void *arg)
-{
-	struct socket_watch *watch = arg;
-
-	watch_events(watch, watch->events | UV_WRITABLE);
-}
-
-static void del_write(void *arg)
-{
-	struct socket_watch *watch = arg;
-
-	watch_events(watch, watch->events & ~UV_WRITABLE);
-}
-
-static void on_watch_closed(uv_handle_t *handle)
-{
-	free(handle->data);
-}
-
-static void let_go(void *arg)
-{
-	struct socket_watch *watch = arg;
-
-	watch->context = NULL;
-	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
-}
-
-static bool put_on_loop(redisAsyncContext *context, uv_loop_t *loop)
-{
-	struct socket_watch *watch = calloc(1, sizeof *watch);
-
-	if (watch == NULL || uv_poll_init(loop, &watch->poll, context->c.fd) != 0) {
-		free(watch);
-		return false;
-	}
-	watch->poll.data = watch;
-	watch->context = context;
-	context->ev.addRead = add_read;
-	context->ev.delRead = del_read;
-	context->ev.addWrite = add_write;
-	context->ev.delWrite = del_write;
-	context->ev.cleanup = let_go;
-	context->ev.data = watch;
-	return true;
-}
-
 /* ---- going down ---- */
 
 static void schedule_retry(struct redis *redis);
@@ -175,6 +87,45 @@ static void free_if_done(struct redis *redis)
 	free(redis);
 }
 
+/* Which server, where that is not plain from the settings: "" is left out of a line. */
+static const char *server_text(const struct redis *redis, char out[SERVER_SIZE])
+{
+	const struct redis_place *place = &redis->place;
+
+	out[0] = '\0';
+	if ((redis->options.locator != NULL || redis->options.sentinel) && place->host[0] != '\0')
+		snprintf(out, SERVER_SIZE, strchr(place->host, ':') != NULL ? "[%s]:%s" : "%s:%s",
+			 place->host, place->port);
+	return out;
+}
+
+static const char *event_name(const struct redis *redis)
+{
+	return redis->options.sentinel ? "sentinel" : "redis";
+}
+
+static void log_down(struct redis *redis, const char *why)
+{
+	char server[SERVER_SIZE];
+
+	if (redis->told_down || redis->closed)
+		return;
+	redis->told_down = true;
+	log_event(redis->options.sentinel ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR, event_name(redis),
+		  LOG_TEXT("state", "down"), LOG_TEXT("channel", redis->options.channel),
+		  LOG_TEXT("server", server_text(redis, server)), LOG_TEXT("cause", why));
+}
+
+/* Moves the connection in the metrics; METRICS_REDIS__COUNT: it was or is not there. Sentinels are not Redis. */
+static void count(const struct redis *redis, enum metrics_redis from, enum metrics_redis to)
+{
+	uint64_t *gauges = metrics->gauges.redis;
+
+	if (!redis->options.sentinel)
+		metric_move(from < METRICS_REDIS__COUNT ? &gauges[from] : NULL,
+			    to < METRICS_REDIS__COUNT ? &gauges[to] : NULL);
+}
+
 /* Drops the connection, if any; hiredis then fails every command through on_reply(). */
 static void go_down(struct redis *redis, const char *why)
 {
@@ -183,13 +134,8 @@ static void go_down(struct redis *redis, const char *why)
 	if (redis->state == REDIS_DOWN)
 		return;
 	if (redis->state == REDIS_READY)
-		metric_move(&metrics->gauges.redis[METRICS_REDIS_UP],
-			    &metrics->gauges.redis[METRICS_REDIS_DOWN]);
-	if (!redis->told_down && !redis->closed) {
-		redis->told_down = true;
-		log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("state", "down"),
-			  LOG_TEXT("channel", redis->options.channel), LOG_TEXT("cause", why));
-	}
+		count(redis, METRICS_REDIS_UP, METRICS_REDIS_DOWN);
+	log_down(redis, why);
 	redis->attempts = redis->state == REDIS_READY ? 0 : redis->attempts + 1;
 	redis->state = REDIS_DOWN;
 	redis->context = NULL;
@@ -288,24 +234,33 @@ static bool send_source(struct command *command)
 	return true;
 }
 
-/* READONLY, OOM and the like come once per command: a line a second says enough. */
+/* READONLY, OOM and the like come once per command: a line a second says enough, and one a minute of a Sentinel. */
 static void log_refusal(struct redis *redis, const char *why)
 {
 	uint64_t now = uv_now(redis->loop);
+	char server[SERVER_SIZE];
 
-	if (redis->refusal_logged_ms != 0 && now - redis->refusal_logged_ms < 1000)
+	if (redis->refusal_logged_ms != 0 &&
+	    now - redis->refusal_logged_ms < (redis->options.sentinel ? 60000 : 1000))
 		return;
 	redis->refusal_logged_ms = now;
-	log_event(LOG_LEVEL_ERROR, "redis", LOG_TEXT("error", why));
+	log_event(LOG_LEVEL_ERROR, event_name(redis), LOG_TEXT("server", server_text(redis, server)),
+		  LOG_TEXT("error", why));
+}
+
+/* What a replica says to a write; before Redis 7 a script's error has it in the middle. */
+static bool says_replica(const char *why)
+{
+	return strncmp(why, "READONLY", 8) == 0 || strstr(why, "-READONLY ") != NULL;
 }
 
 static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
 {
 	struct command *command = arg;
+	struct redis *redis = command->redis;
 	redisReply *reply = reply_arg;
 	bool good = reply != NULL && reply->type != REDIS_REPLY_ERROR;
 
-	(void)context;
 	dequeue(command);
 	if (good)
 		metric_observe(&metrics->counters.redis_time, (uv_hrtime() - command->sent_ns) / 1000);
@@ -313,12 +268,15 @@ static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
 		if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 &&
 		    send_source(command))
 			return;
-		log_refusal(command->redis, reply->str);
+		log_refusal(redis, reply->str);
 	}
 	if (!good)
 		metric_add(&metrics->counters.redis_failures, 1);
 	command->fn(command->arg, good ? ERR_OK : ERR_STORE, good ? (const struct redis_reply *)reply : NULL);
 	free(command);
+	if (redis->options.locator != NULL && redis->context == context && reply != NULL && !good &&
+	    says_replica(reply->str))
+		go_down(redis, "the server is no master any more");
 }
 
 static struct command *command_new(struct redis *redis, const struct redis_arg *args, size_t count,
@@ -397,13 +355,16 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 
 static void come_up(struct redis *redis)
 {
+	char server[SERVER_SIZE];
+
 	redis->state = REDIS_READY;
-	metric_move(&metrics->gauges.redis[METRICS_REDIS_DOWN], &metrics->gauges.redis[METRICS_REDIS_UP]);
+	count(redis, METRICS_REDIS_DOWN, METRICS_REDIS_UP);
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	uv_timer_stop(&redis->limit);
-	if (redis->told_down || redis->options.channel == NULL)
-		log_event(LOG_LEVEL_INFO, "redis", LOG_TEXT("state", "up"),
-			  LOG_TEXT("channel", redis->options.channel));
+	if (redis->told_down || (redis->options.channel == NULL && !redis->options.sentinel))
+		log_event(LOG_LEVEL_INFO, event_name(redis), LOG_TEXT("state", "up"),
+			  LOG_TEXT("channel", redis->options.channel),
+			  LOG_TEXT("server", server_text(redis, server)));
 	redis->told_down = false;
 	if (redis->on_ready != NULL)
 		redis->on_ready(redis->ready_arg);
@@ -427,6 +388,19 @@ static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
 		come_up(redis);
 }
 
+/* {"master", …}, or else {"slave", …}, {"sentinel", …}. */
+static void on_role(redisAsyncContext *context, void *reply_arg, void *arg)
+{
+	struct redis *redis = context->data;
+	redisReply *reply = reply_arg;
+
+	if (redis->context == context && reply != NULL && reply->type != REDIS_REPLY_ERROR &&
+	    strncmp(redis_reply_text(reply_arg, 0).bytes, "master", 7) != 0)
+		go_down(redis, "the server is no master");
+	else
+		on_prepared(context, reply_arg, arg);
+}
+
 /* {"subscribe", channel, 1} once, then {"message", channel, text} for each message. */
 static void on_channel(redisAsyncContext *context, void *reply_arg, void *arg)
 {
@@ -447,20 +421,55 @@ static void on_channel(redisAsyncContext *context, void *reply_arg, void *arg)
 		come_up(redis);
 }
 
-static void prepare(struct redis *redis, char *sha, const char *first, const char *second, const char *third)
+static void prepare(struct redis *redis, redisCallbackFn *fn, char *sha, const char *first,
+		    const char *second, const char *third)
 {
 	const char *argv[] = { first, second, third };
-	size_t lens[] = { strlen(first), strlen(second), third != NULL ? strlen(third) : 0 };
+	size_t lens[] = { strlen(first), second != NULL ? strlen(second) : 0,
+			  third != NULL ? strlen(third) : 0 };
+	int count = second == NULL ? 1 : third == NULL ? 2 : 3;
 
-	if (redisAsyncCommandArgv(redis->context, on_prepared, sha, third != NULL ? 3 : 2, argv, lens) ==
-	    REDIS_OK)
+	if (redisAsyncCommandArgv(redis->context, fn, sha, count, argv, lens) == REDIS_OK)
 		redis->preparing++;
+}
+
+static void log_in(struct redis *redis)
+{
+	if (redis->url.user[0] != '\0')
+		prepare(redis, on_prepared, NULL, "AUTH", redis->url.user, redis->url.password);
+	else if (redis->url.password[0] != '\0')
+		prepare(redis, on_prepared, NULL, "AUTH", redis->url.password, NULL);
+}
+
+static void begin_preparing(struct redis *redis)
+{
+	char db[16];
+
+	redis->state = REDIS_PREPARING;
+	redis->preparing = 0;
+	log_in(redis);
+	if (redis->options.locator != NULL)
+		prepare(redis, on_role, NULL, "ROLE", NULL, NULL);
+	if (redis->options.sentinel) {
+		/* Nothing to prepare, but one that is frozen is not to pass as ready. */
+		prepare(redis, on_prepared, NULL, "PING", NULL, NULL);
+		return;
+	}
+	if (redis->options.channel != NULL) {
+		redis->preparing++; /* on_channel() ends the preparation, on_prepared() never does */
+		redisAsyncCommand(redis->context, on_channel, NULL, "SUBSCRIBE %s", redis->options.channel);
+		return;
+	}
+	snprintf(db, sizeof db, "%u", redis->url.db);
+	prepare(redis, on_prepared, NULL, "SELECT", db, NULL);
+	for (size_t i = 0; i < redis->options.script_count; i++)
+		prepare(redis, on_prepared, redis->sha[i], "SCRIPT", "LOAD",
+			redis->options.scripts[i].source);
 }
 
 static void on_connect(const redisAsyncContext *context, int status)
 {
 	struct redis *redis = context->data;
-	char db[16];
 	int on = 1;
 
 	if (redis->context != context)
@@ -473,21 +482,7 @@ static void on_connect(const redisAsyncContext *context, int status)
 	}
 	setsockopt(context->c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	setsockopt(context->c.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	redis->state = REDIS_PREPARING;
-	redis->preparing = 0;
-	if (redis->url.user[0] != '\0')
-		prepare(redis, NULL, "AUTH", redis->url.user, redis->url.password);
-	else if (redis->url.password[0] != '\0')
-		prepare(redis, NULL, "AUTH", redis->url.password, NULL);
-	if (redis->options.channel != NULL) {
-		redis->preparing++; /* on_channel() ends the preparation, on_prepared() never does */
-		redisAsyncCommand(redis->context, on_channel, NULL, "SUBSCRIBE %s", redis->options.channel);
-		return;
-	}
-	snprintf(db, sizeof db, "%u", redis->url.db);
-	prepare(redis, NULL, "SELECT", db, NULL);
-	for (size_t i = 0; i < redis->options.script_count; i++)
-		prepare(redis, redis->sha[i], "SCRIPT", "LOAD", redis->options.scripts[i].source);
+	begin_preparing(redis);
 }
 
 static void on_disconnect(const redisAsyncContext *context, int status)
@@ -512,7 +507,7 @@ static void attach(struct redis *redis, redisAsyncContext *context)
 	context->data = redis;
 	redis->state = REDIS_CONNECTING;
 	redis->context = context;
-	if (!put_on_loop(context, redis->loop)) {
+	if (!redis_socket_attach(context, redis->loop)) {
 		go_down(redis, "attaching to the loop");
 		return;
 	}
@@ -551,29 +546,60 @@ static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo 
 	if (address[0] == '\0')
 		go_down(redis, status != 0 ? uv_strerror(status) : "no address");
 	else
-		attach(redis, redisAsyncConnect(address, atoi(redis->url.port)));
+		attach(redis, redisAsyncConnect(address, atoi(redis->place.port)));
 }
 
 /* hiredis would look the host name up by itself, and block while it does. */
-static void connect_now(struct redis *redis)
+static void resolve(struct redis *redis)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 
+	redis->state = REDIS_RESOLVING;
+	redis->resolver.data = redis;
+	redis->resolving = uv_getaddrinfo(redis->loop, &redis->resolver, on_resolved, redis->place.host,
+					  redis->place.port, &hints) == 0;
+	if (!redis->resolving)
+		go_down(redis, "starting a name look-up");
+}
+
+static void connect_now(struct redis *redis)
+{
 	if (redis->resolving) {
 		schedule_retry(redis);
 		return;
 	}
-	redis->state = REDIS_RESOLVING;
 	uv_timer_start(&redis->limit, on_connect_limit, redis->options.connect_ms, 0);
-	if (redis->url.path[0] != '\0') {
+	if (redis->options.locator != NULL) {
+		redis->state = REDIS_LOCATING;
+		redis->options.locator->ask(redis->options.locator);
+	} else if (redis->url.path[0] != '\0') {
+		redis->state = REDIS_RESOLVING;
 		attach(redis, redisAsyncConnectUnix(redis->url.path));
-		return;
+	} else {
+		resolve(redis);
 	}
-	redis->resolver.data = redis;
-	redis->resolving = uv_getaddrinfo(redis->loop, &redis->resolver, on_resolved, redis->url.host,
-					  redis->url.port, &hints) == 0;
-	if (!redis->resolving)
-		go_down(redis, "starting a name look-up");
+}
+
+/* What is there, or being made, leads to the wrong server when another one is named: begin anew, without a long pause. */
+static void on_told(struct redis_follower *follower, const struct redis_place *place, const char *why)
+{
+	struct redis *redis = (struct redis *)(void *)((char *)follower - offsetof(struct redis, follower));
+
+	if (redis->state == REDIS_LOCATING) {
+		if (place == NULL) {
+			go_down(redis, why);
+			return;
+		}
+		redis->place = *place;
+		resolve(redis);
+	} else if (place != NULL && (strcmp(place->host, redis->place.host) != 0 ||
+				     strcmp(place->port, redis->place.port) != 0)) {
+		redis->backoff_ms = BACKOFF_MIN_MS;
+		if (redis->state == REDIS_DOWN)
+			schedule_retry(redis);
+		else
+			go_down(redis, "the Sentinels name another master");
+	}
 }
 
 enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_options *options,
@@ -588,19 +614,29 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 		free(redis);
 		return error_set(why, ERR_NOMEM, NULL, "memory for the Redis connection");
 	}
-	if (!redis_url_parse(&redis->url, options->url, &what)) {
+	if ((options->locator == NULL || options->url[0] != '\0') &&
+	    !redis_url_parse(&redis->url, options->url, &what)) {
 		free(redis->sha);
 		free(redis);
-		return error_set(why, ERR_STORE, NULL, "REDIS_URL: %s", what);
+		return error_set(why, ERR_STORE, NULL, "the URL of %s: %s",
+				 options->sentinel ? "a Sentinel" : "Redis", what);
 	}
 	redis->loop = loop;
 	redis->options = *options;
+	redis->options.url = NULL; /* was lent for this call only */
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	uv_timer_init(loop, &redis->retry);
 	uv_timer_init(loop, &redis->limit);
 	redis->open_handles = 2;
 	redis->retry.data = redis->limit.data = redis;
-	metric_add(&metrics->gauges.redis[METRICS_REDIS_DOWN], 1);
+	count(redis, METRICS_REDIS__COUNT, METRICS_REDIS_DOWN);
+	redis->follower.told = on_told;
+	if (options->locator != NULL) {
+		options->locator->follow(options->locator, &redis->follower);
+	} else {
+		memcpy(redis->place.host, redis->url.host, sizeof redis->place.host);
+		memcpy(redis->place.port, redis->url.port, sizeof redis->place.port);
+	}
 	connect_now(redis);
 	*out = redis;
 	return ERR_OK;
@@ -617,8 +653,10 @@ static void on_handle_closed(uv_handle_t *handle)
 void redis_close(struct redis *redis)
 {
 	redis->closed = true;
+	if (redis->options.locator != NULL)
+		redis->options.locator->leave(redis->options.locator, &redis->follower);
 	go_down(redis, "closing");
-	metric_sub(&metrics->gauges.redis[METRICS_REDIS_DOWN], 1);
+	count(redis, METRICS_REDIS_DOWN, METRICS_REDIS__COUNT);
 	if (redis->resolving)
 		uv_cancel((uv_req_t *)&redis->resolver);
 	uv_close((uv_handle_t *)&redis->retry, on_handle_closed);

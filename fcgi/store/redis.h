@@ -1,8 +1,11 @@
 /*
  * redis.h - one connection to Redis on the event loop, kept alive.
  *
- * Owns: hiredis (the only file that includes its headers is redis.c), connecting and reconnecting with back-off, the time
+ * Owns: hiredis (only redis.c and redis_socket.c include its headers), connecting and reconnecting with back-off, the time
  * limit of each command, and the loading of scripts. Knows nothing of sessions.
+ *
+ * A server that may move (Redis behind Sentinels) is looked for by a locator before each connect, asked for its ROLE, and
+ * left as soon as it refuses writes or the locator names another one.
  *
  * While Redis is away every call fails at once with ERR_STORE. A Redis that accepts commands but does not answer in time
  * (frozen, not refused) counts as away: the connection is dropped and all its commands fail.
@@ -25,10 +28,36 @@ struct redis_script {
 	const char *source; /* Lua, lent for the connection's life */
 };
 
+/* Where a server is. */
+struct redis_place {
+	char host[256]; /* name or address, without brackets */
+	char port[6];   /* digits */
+};
+
+/* One that wants to know where the server is, embedded in what it is part of. */
+struct redis_follower {
+	struct redis_follower *next; /* the locator's */
+	/* The server is at `place` (lent for the call); or NULL: nobody knows, and `why`. */
+	void (*told)(struct redis_follower *follower, const struct redis_place *place, const char *why);
+};
+
+/*
+ * Finds a server that may move; the first field of what does so (sentinel.h). Followers are told soon after one of them has
+ * asked, and whenever the server turns out to have moved; again and again does no harm; never from within these calls.
+ */
+struct redis_locator {
+	void (*follow)(struct redis_locator *locator, struct redis_follower *follower);
+	void (*ask)(struct redis_locator *locator);
+	void (*leave)(struct redis_locator *locator, struct redis_follower *follower); /* told no more */
+};
+
 struct redis_options {
-	const char *url;                    /* see redis_url.h */
-	uint64_t connect_ms;                /* for a connection to be ready for use */
-	uint64_t command_ms;                /* for a command to be answered */
+	/* See redis_url.h; lent for the call. With a locator only user, password and db count, and "" is allowed. */
+	const char *url;
+	struct redis_locator *locator; /* NULL: the server is always where `url` says; lent */
+	bool sentinel;       /* it is no store but a Sentinel: no SELECT; its trouble is less of ours */
+	uint64_t connect_ms; /* for a connection to be ready for use */
+	uint64_t command_ms; /* for a command to be answered */
 	const struct redis_script *scripts; /* lent */
 	size_t script_count;
 	/* A connection that only listens: its channel (NULL: an ordinary one; lent), and whom to tell of messages. */
@@ -57,7 +86,7 @@ typedef void (*redis_reply_fn)(void *arg, enum err err, const struct redis_reply
 enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_options *options,
 		    struct error *why);
 
-/* Fails all commands under way and frees. */
+/* Fails all commands under way, leaves the locator, and frees. */
 void redis_close(struct redis *redis);
 
 /* Whether commands can be sent now. */

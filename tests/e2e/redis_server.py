@@ -32,7 +32,9 @@ class RedisServer:
         self.socket = os.path.join(self.home, 'redis.sock')
         self.port = free_port()
         self.settings = settings
+        self.conf = CONF
         self.process = None
+        self.frozen = False
 
     @property
     def url(self):
@@ -47,7 +49,7 @@ class RedisServer:
         return redis.Redis(unix_socket_path=self.socket, socket_timeout=10, **options)
 
     def start(self):
-        words = ['redis-server', CONF, '--port', str(self.port), '--bind', '127.0.0.1', '--unixsocket', self.socket,
+        words = ['redis-server', self.conf, '--port', str(self.port), '--bind', '127.0.0.1', '--unixsocket', self.socket,
                  '--dir', self.home]
         for name, value in self.settings.items():
             words += ['--' + name, value]
@@ -77,9 +79,11 @@ class RedisServer:
     def freeze(self):
         """It takes connections and bytes, as the kernel does that for it, and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
+        self.frozen = True
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
 
     @property
     def runs(self):

@@ -281,6 +281,90 @@ static void test_config_refuses_and_says_what_is_allowed(void **state)
 	assert_refused("REDIS_URL", "http://:SECRET@localhost", "REDIS_URL: must be redis://");
 }
 
+static void test_config_redis_url_is_taken_apart_at_once(void **state)
+{
+	(void)state;
+	assert_refused("REDIS_URL", "redis://:SECRET@localhost:99999",
+		       "REDIS_URL: must be redis://[[user]:password@]host[:port][/db] or unix://path; "
+		       "the port is not between 1 and 65535\n");
+	set_required(NULL);
+	assert_refused("REDIS_URL", "unix://", "unix:// needs a path");
+	set_required(NULL);
+	assert_refused("REDIS_URL", "redis://SECRET@localhost", "a login is [user]:password");
+}
+
+static void test_config_sentinels_make_redis_url_optional(void **state)
+{
+	struct config config;
+
+	(void)state;
+	unsetenv("REDIS_URL");
+	setenv("REDIS_SENTINELS", "10.0.0.1:26379,[::1]:26379,sentinel-2:26379", 1);
+	config = load_good();
+	assert_string_equal(config.redis_url, "");
+	assert_string_equal(config.redis_sentinels, "10.0.0.1:26379,[::1]:26379,sentinel-2:26379");
+	assert_string_equal(config.redis_master_name, "mymaster");
+	config_fini(&config);
+	setenv("REDIS_URL", "", 1);
+	config = load_good();
+	config_fini(&config);
+	setenv("REDIS_URL", "redis://user:SECRET@unused/3", 1);
+	config = load_good();
+	assert_string_equal(config.redis_url, "redis://user:SECRET@unused/3");
+	config_fini(&config);
+	assert_refused(
+	    "REDIS_URL", "unix:///run/redis.sock",
+	    "REDIS_URL: must be redis://[user]:password@host[/db] or empty: REDIS_SENTINELS say where");
+}
+
+/* Wrong Sentinels are one problem: that REDIS_URL is missing is none besides. */
+static void test_config_refuses_bad_sentinels(void **state)
+{
+	static const char *const lists[] = { "host",      "host:", "host:0",      ":26379",  "host:65536",
+					     "a:1,",      ",a:1",  "a:1,,b:1",    "a:1 b:1", "a:1, b:1",
+					     "::1:26379", "[::1]", "redis://a:1", "a:1/0" };
+	char many[17 * 4 + 1] = "";
+	struct config config;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(lists); i++) {
+		set_required(NULL);
+		unsetenv("REDIS_URL");
+		assert_refused("REDIS_SENTINELS", lists[i],
+			       ": must be host:port, or up to 16 with commas between\n");
+	}
+	for (size_t i = 0; i < 17; i++)
+		strcat(many, "a:1,");
+	many[16 * 4 - 1] = '\0';
+	setenv("REDIS_SENTINELS", many, 1);
+	config = load_good();
+	config_fini(&config);
+	many[16 * 4 - 1] = ',';
+	many[17 * 4 - 1] = '\0';
+	assert_refused("REDIS_SENTINELS", many, "up to 16");
+	set_required(NULL);
+	assert_refused("REDIS_MASTER_NAME", "my\nmaster", "REDIS_MASTER_NAME=(unprintable): ");
+}
+
+static void test_config_sentinel_password_has_a_ceiling(void **state)
+{
+	struct config config;
+	char password[513];
+
+	(void)state;
+	memset(password, 'x', sizeof password);
+	password[511] = '\0';
+	setenv("REDIS_SENTINEL_PASSWORD", password, 1);
+	config = load_good();
+	assert_string_equal(config.redis_sentinel_password, password);
+	config_fini(&config);
+	memcpy(password, "SECRET", 6);
+	password[511] = 'x';
+	password[512] = '\0';
+	assert_refused("REDIS_SENTINEL_PASSWORD", password,
+		       "REDIS_SENTINEL_PASSWORD: must be at most 511 bytes\n");
+}
+
 static void test_config_wants_a_file_and_no_directory(void **state)
 {
 	(void)state;
@@ -571,6 +655,10 @@ int main(void)
 		TEST(test_config_takes_numbers),
 		TEST(test_config_takes_texts),
 		TEST(test_config_refuses_and_says_what_is_allowed),
+		TEST(test_config_redis_url_is_taken_apart_at_once),
+		TEST(test_config_sentinels_make_redis_url_optional),
+		TEST(test_config_refuses_bad_sentinels),
+		TEST(test_config_sentinel_password_has_a_ceiling),
 		TEST(test_config_wants_a_file_and_no_directory),
 		TEST(test_config_ids_have_up_to_128_bytes),
 		TEST(test_config_names_everything_that_is_missing_or_wrong_at_once),

@@ -1,0 +1,18 @@
+/*
+ * redis_socket.h - puts a connection of hiredis on the event loop.
+ *
+ * As hiredis' own adapter for libuv, but for one thing: that one ignores errors of the poll (a reset, a refused connection),
+ * after which libuv polls no more, so that a broken connection would never be noticed. And a reply has a ceiling here.
+ */
+#ifndef STORE_REDIS_SOCKET_H
+#define STORE_REDIS_SOCKET_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+struct redisAsyncContext;
+
+/* Until hiredis lets go of the context. False when memory or the loop refuses; the context is still the caller's. */
+bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop);
+
+#endif
