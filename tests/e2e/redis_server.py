@@ -33,6 +33,7 @@ class RedisServer:
         self.port = free_port()
         self.settings = settings
         self.conf = CONF
+        self.bind = ['127.0.0.1']
         self.process = None
         self.frozen = False
 
@@ -49,7 +50,7 @@ class RedisServer:
         return redis.Redis(unix_socket_path=self.socket, socket_timeout=10, **options)
 
     def start(self):
-        words = ['redis-server', self.conf, '--port', str(self.port), '--bind', '127.0.0.1', '--unixsocket', self.socket,
+        words = ['redis-server', self.conf, '--port', str(self.port), '--bind', *self.bind, '--unixsocket', self.socket,
                  '--dir', self.home]
         for name, value in self.settings.items():
             words += ['--' + name, value]

@@ -55,6 +55,7 @@ class Service:
         self.env = {name: os.environ[name] for name in KEPT if name in os.environ}
         self.env.update(RUN_DIR=self.run_dir, SERVER_HOST='127.0.0.1', SERVER_PORT=str(self.port),
                         ENV_FILE=self.env_file, WORKERS='2')
+        self.prefix = []  # words before the script's
         self.set(**settings)
 
     def set(self, **settings):
@@ -69,7 +70,7 @@ class Service:
             file.write(text if isinstance(text, bytes) else text.encode())
 
     def call(self, command, **options):
-        return subprocess.run([SCRIPT, command], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        return subprocess.run(self.prefix + [SCRIPT, command], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=180, **options)
 
     def up(self):
