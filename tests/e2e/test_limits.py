@@ -60,6 +60,8 @@ def test_zero_is_no_limit():
 def test_health_from_this_machine_is_never_limited():
     with Front(CLIENT_REQUESTS_PER_SECOND=1, CLIENT_BURST=0, TRUSTED_PROXIES='127.0.0.9', **ALL) as front:
         assert set(statuses(front, 50, '/health')) == {200}
+        assert statuses(front, 2, '/health1', source='127.0.0.2') == [200, 429]
+        assert statuses(front, 2, '/1,,/health', source='127.0.0.3') == [200, 429]
         assert statuses(front, 3, '/health', source='127.0.0.9', forwarded=OUTSIDER) == [200, 429, 429]
         assert statuses(front, 3, '/health', source='127.0.0.9', forwarded='127.0.0.1') == [200, 429, 429]  # pretended
 
