@@ -10,8 +10,10 @@ import threading
 import time
 
 import pytest
+import requests
 
 from front import FakeWorker, Front, Hole
+from redis_server import RedisServer
 from service import free_port
 from stack import wait_for
 
@@ -291,6 +293,50 @@ def test_an_unknown_name_is_502_until_it_is_known():
         assert '暂时不可用' in front.ask('/').detail
         front.dns.name = known
         wait_for(lambda: front.ask('/').status == 200)
+
+
+# --- the real workers ---
+
+
+@pytest.fixture
+def redis_url():
+    """Workers on TCP are for many machines, which share a Redis."""
+    server = RedisServer().start()
+    yield server.tcp_url
+    server.close()
+
+
+def test_real_workers_on_tcp(make_stack, redis_url):
+    port, following = free_port(), free_port()
+    while following != port + 1:  # the second worker listens there
+        port, following = following, free_port()
+    stack = make_stack(REDIS_URL=redis_url, WORKER_LISTEN='127.0.0.1:%d' % port, WORKER_ADDRESSES='127.0.0.1:%d,127.0.0.1:%d' % (port, following))
+    assert stack.chat('你好').status_code == 200
+    assert stack.events('你好')[-1]['type'] == 'complete'
+
+
+def test_real_workers_by_name(make_stack, redis_url):
+    port = free_port()
+    dns = Dns('worker', ['127.0.0.1'])
+    try:
+        stack = make_stack(REDIS_URL=redis_url, WORKERS='1', WORKER_LISTEN='127.0.0.1:%d' % port,
+                           WORKER_ADDRESSES='worker:%d' % port, WORKER_RESOLVER='127.0.0.1:%d' % dns.port)
+        for _ in range(5):
+            assert stack.chat('你好').status_code == 200
+        assert stack.events('你好')[-1]['type'] == 'complete'
+    finally:
+        dns.close()
+
+
+def test_real_workers_believe_nginx_about_its_metrics_port(make_stack):
+    port = free_port()
+    stack = make_stack(ADMIN_API_KEYS='admin-0123456789', METRICS_LISTEN='127.0.0.1:%d' % port)
+    answer = requests.get('http://127.0.0.1:%d/metrics' % port, timeout=10)
+    assert answer.status_code == 200
+    assert '# TYPE' in answer.text
+    for headers in ({}, {'ADMIN_TRUSTED': '1'}, {'Admin-Trusted': '1'}, {'X-API-Key': 'wrong'}):
+        assert requests.get(stack.url + '/metrics', headers=headers, timeout=10).status_code == 401
+    assert requests.get(stack.url + '/metrics', headers={'X-API-Key': 'admin-0123456789'}, timeout=10).status_code == 200
 
 
 # --- METRICS_LISTEN ---
