@@ -162,8 +162,11 @@ def test_errors_are_errors_also_on_plain_http(front):
 
 
 def test_port_443_is_not_named(certificate):
-    text = Front(**settings(certificate, TLS_PORT='443')).render()
-    assert 'return 308 https://$redirect_host$request_uri;' in text
+    front = Front(**settings(certificate, TLS_PORT='443'))  # only root may listen there: it is not started
+    try:
+        assert 'return 308 https://$redirect_host$request_uri;' in front.render()
+    finally:
+        front.close()
 
 
 def test_https_that_ended_at_a_proxy_is_https(certificate):
