@@ -127,6 +127,8 @@ static const struct option options[] = {
 	  "host:port where nginx serves the metrics of each worker machine to a Prometheus inside" },
 	{ "REDIS_MASTER_NAME", KIND_ID, 0, FIELD(redis_master_name), "mymaster", 0, 0, NULL,
 	  "what the Sentinels call Redis" },
+	{ "REDIS_PASSWORD", KIND_TEXT, SECRET, FIELD(redis_password), "", 0, REDIS_PASSWORD_MAX, NULL,
+	  "of Redis; it counts, whatever REDIS_URL says" },
 	{ "REDIS_SENTINELS", KIND_ADDRESSES, 0, FIELD(redis_sentinels), "", 0, SENTINELS_MAX, NULL,
 	  "comma-separated host:port of Sentinels that know where Redis is; user, password and db are "
 	  "REDIS_URL's" },

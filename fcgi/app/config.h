@@ -38,7 +38,8 @@ struct config {
 	uint64_t max_turns; /* of one worker */
 
 	/* Sessions. */
-	char *redis_url; /* may hold a password: secret */
+	char *redis_url;      /* may hold a password: secret */
+	char *redis_password; /* secret; "" for the URL's */
 	uint64_t session_ttl_ms;
 	uint64_t session_wait_ms;
 	uint64_t session_lock_ms;

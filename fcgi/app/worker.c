@@ -331,6 +331,7 @@ static enum err open_store(struct worker *worker, struct redis_locator *locator,
 	const struct config *config = worker->config;
 	const struct redis_options redis = {
 		.url = config->redis_url,
+		.password = config->redis_password,
 		.locator = locator,
 		.connect_ms = REDIS_CONNECT_MS,
 		.command_ms = REDIS_COMMAND_MS,
@@ -339,6 +340,7 @@ static enum err open_store(struct worker *worker, struct redis_locator *locator,
 	};
 	const struct claims_options claims = {
 		.redis_url = config->redis_url,
+		.redis_password = config->redis_password,
 		.locator = locator,
 		.connect_ms = REDIS_CONNECT_MS,
 		.ttl_ms = config->session_ttl_ms,

@@ -547,6 +547,7 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis, 
 	struct claims *claims = calloc(1, sizeof *claims);
 	char random[ID_RANDOM_SIZE];
 	struct redis_options listener = { .url = options->redis_url,
+					  .password = options->redis_password,
 					  .locator = options->locator,
 					  .connect_ms = options->connect_ms,
 					  .command_ms = LISTENER_LIMIT,

@@ -28,7 +28,8 @@ struct session_index;
 #define CLAIM_EPOCH_SIZE 24
 
 struct claims_options {
-	const char *redis_url; /* these three for the listening connection, see redis.h */
+	const char *redis_url; /* these four for the listening connection, see redis.h */
+	const char *redis_password;
 	struct redis_locator *locator;
 	uint64_t connect_ms;
 	uint64_t ttl_ms;  /* of a session */

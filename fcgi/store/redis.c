@@ -74,6 +74,20 @@ struct command {
 
 static void connect_now(struct redis *redis);
 
+static enum err read_address(struct redis_url *url, const struct redis_options *options, struct error *why)
+{
+	const char *whose = options->sentinel ? "a Sentinel" : "Redis";
+	const char *what;
+
+	if ((options->locator == NULL || options->url[0] != '\0') &&
+	    !redis_url_parse(url, options->url, &what))
+		return error_set(why, ERR_STORE, NULL, "the URL of %s: %s", whose, what);
+	if (options->password != NULL && options->password[0] != '\0' &&
+	    !redis_url_set_password(url, options->password))
+		return error_set(why, ERR_STORE, NULL, "the password of %s is too long", whose);
+	return ERR_OK;
+}
+
 /* ---- going down ---- */
 
 static void schedule_retry(struct redis *redis);
@@ -606,7 +620,6 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 		    struct error *why)
 {
 	struct redis *redis = calloc(1, sizeof *redis);
-	const char *what;
 
 	if (redis != NULL)
 		redis->sha = calloc(options->script_count + 1, sizeof *redis->sha);
@@ -614,16 +627,14 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 		free(redis);
 		return error_set(why, ERR_NOMEM, NULL, "memory for the Redis connection");
 	}
-	if ((options->locator == NULL || options->url[0] != '\0') &&
-	    !redis_url_parse(&redis->url, options->url, &what)) {
+	if (read_address(&redis->url, options, why) != ERR_OK) {
 		free(redis->sha);
 		free(redis);
-		return error_set(why, ERR_STORE, NULL, "the URL of %s: %s",
-				 options->sentinel ? "a Sentinel" : "Redis", what);
+		return ERR_STORE;
 	}
 	redis->loop = loop;
 	redis->options = *options;
-	redis->options.url = NULL; /* was lent for this call only */
+	redis->options.url = redis->options.password = NULL; /* were lent for this call only */
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	uv_timer_init(loop, &redis->retry);
 	uv_timer_init(loop, &redis->limit);

@@ -54,6 +54,7 @@ struct redis_locator {
 struct redis_options {
 	/* See redis_url.h; lent for the call. With a locator only user, password and db count, and "" is allowed. */
 	const char *url;
+	const char *password;          /* instead of the URL's; NULL or "": the URL's; lent for the call */
 	struct redis_locator *locator; /* NULL: the server is always where `url` says; lent */
 	bool sentinel;       /* it is no store but a Sentinel: no SELECT; its trouble is less of ours */
 	uint64_t connect_ms; /* for a connection to be ready for use */

@@ -138,3 +138,13 @@ bool redis_url_parse(struct redis_url *url, const char *text, const char **why)
 		return false;
 	return text[len] == '\0' || parse_db(url, text + len + 1, why);
 }
+
+bool redis_url_set_password(struct redis_url *url, const char *password)
+{
+	size_t len = strlen(password);
+
+	if (len >= sizeof url->password)
+		return false;
+	memcpy(url->password, password, len + 1);
+	return true;
+}

@@ -15,7 +15,6 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "base/percent.h"
 #include "store/redis.h"
 #include "store/sentinel_view.h"
 
@@ -262,17 +261,14 @@ struct redis_locator *sentinel_locator(struct sentinel *sentinel)
 static enum err open_guard(struct guard *guard, uv_loop_t *loop, const char *address, size_t len,
 			   const char *password, struct error *why)
 {
-	struct redis_options options = { .sentinel = true, .connect_ms = LIMIT_MS, .command_ms = LIMIT_MS };
+	struct redis_options options = {
+		.password = password, .sentinel = true, .connect_ms = LIMIT_MS, .command_ms = LIMIT_MS
+	};
 	struct buf url;
 	enum err rc = ERR_NOMEM;
 
 	buf_init(&url, URL_MAX);
 	buf_append_str(&url, "redis://");
-	if (password[0] != '\0') {
-		buf_append_char(&url, ':');
-		percent_encode(&url, password, strlen(password));
-		buf_append_char(&url, '@');
-	}
 	buf_append(&url, address, len);
 	buf_append_char(&url, '\0');
 	options.url = buf_bytes(&url);
@@ -282,8 +278,6 @@ static enum err open_guard(struct guard *guard, uv_loop_t *loop, const char *add
 		rc = redis_open(&guard->redis, loop, &options, why);
 	if (rc == ERR_OK)
 		redis_on_ready(guard->redis, on_guard_ready, guard);
-	if (url.base != NULL)
-		explicit_bzero(url.base, url.len);
 	buf_free(&url);
 	return rc;
 }

@@ -422,17 +422,19 @@ def test_redis_forgets_its_scripts(stack, server):
 
 # --- who may use it --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('login', ['default user', 'named user'])
+@pytest.mark.parametrize('login', ['default user', 'named user', 'password beside the URL'])
 def test_password_and_database(make_stack, login):
     """SESSION_LOCK_SECONDS is long, so that a waiting message is served soon only if it is woken."""
     with RedisServer(requirepass='geheim1').start() as server:
         admin = server.link(password='geheim1', db=2)
-        who = ':geheim1'
+        who, beside = ':geheim1', {}
         if login == 'named user':
             admin.execute_command('ACL', 'SETUSER', 'bot', 'on', '>p@ss:geheim/1', '~coze:*', '&coze:*', '+@all')
             who = 'bot:p%40ss%3Ageheim%2F1'
+        elif login == 'password beside the URL':
+            who, beside = ':stale', {'REDIS_PASSWORD': 'geheim1'}
         stack = make_stack(WORKERS='2', REDIS_URL='redis://%s@127.0.0.1:%d/2' % (who, server.port),
-                           SESSION_LOCK_SECONDS='60')
+                           SESSION_LOCK_SECONDS='60', **beside)
         pids = stack.worker_pids()
         assert stack.chat('hello', session_id='db').status_code == 200
         assert admin.exists('coze:{db}:session')

@@ -122,6 +122,7 @@ static void test_config_has_the_documented_defaults(void **state)
 	assert_string_equal(config.allowed_origins, "*");
 	assert_string_equal(config.api_keys, "");
 	assert_string_equal(config.admin_api_keys, "");
+	assert_string_equal(config.redis_password, "");
 	assert_int_equal(config.max_request_size, 10485760);
 	assert_int_equal(config.workers, sysconf(_SC_NPROCESSORS_ONLN));
 	assert_int_equal(config.drain_timeout_ms, 300000);
@@ -202,6 +203,7 @@ static void test_config_takes_texts(void **state)
 		{ "REDIS_URL", "unix:///run/redis.sock", offsetof(struct config, redis_url),
 		  "unix:///run/redis.sock" },
 		{ "API_KEYS", "one, two", offsetof(struct config, api_keys), "one, two" },
+		{ "REDIS_PASSWORD", "p@:/", offsetof(struct config, redis_password), "p@:/" },
 	};
 
 	(void)state;
@@ -270,6 +272,7 @@ static void test_config_refuses_and_says_what_is_allowed(void **state)
 		{ "API_KEYS", " ", "API_KEYS: must be keys with commas between, or empty\n" },
 		{ "ADMIN_API_KEYS", ",, ,", "ADMIN_API_KEYS: must be keys" },
 		{ "ADMIN_API_KEYS", "SECRET\xFF", "ADMIN_API_KEYS: must be UTF-8 text" },
+		{ "REDIS_PASSWORD", "SECRET\n", "REDIS_PASSWORD: must be UTF-8 text" },
 	};
 
 	(void)state;

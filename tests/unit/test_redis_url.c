@@ -147,12 +147,36 @@ static void test_redis_url_parts_have_ceilings(void **state)
 	}
 }
 
+/* A password from a secret file is taken as it is, the user and the rest stay, and one that is too long changes nothing. */
+static void test_redis_url_takes_a_password_from_elsewhere(void **state)
+{
+	struct redis_url url;
+	const char *why;
+	char password[513];
+
+	(void)state;
+	assert_true(redis_url_parse(&url, "redis://user:old@h:1/2", &why));
+	assert_true(redis_url_set_password(&url, "a%40b@c:/d"));
+	assert_string_equal(url.password, "a%40b@c:/d");
+	assert_string_equal(url.user, "user");
+	assert_string_equal(url.host, "h");
+	assert_int_equal(url.db, 2);
+	memset(password, 'x', sizeof password);
+	password[512] = '\0';
+	assert_false(redis_url_set_password(&url, password));
+	assert_string_equal(url.password, "a%40b@c:/d");
+	password[511] = '\0';
+	assert_true(redis_url_set_password(&url, password));
+	assert_string_equal(url.password, password);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_redis_url_takes),
 		cmocka_unit_test(test_redis_url_refuses),
 		cmocka_unit_test(test_redis_url_parts_have_ceilings),
+		cmocka_unit_test(test_redis_url_takes_a_password_from_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
