@@ -94,7 +94,7 @@ valgrind: install-lint ## e2e with every worker under valgrind
 
 lint: install-lint ## build with clang and the same warnings, check the scripts
 	@$(MAKE) --no-print-directory all BUILD=build/clang CC=clang
-	shellcheck env/install env/service nginx/prepare nginx/render .ci/run
+	shellcheck env/install env/service fcgi/entry nginx/entry nginx/prepare nginx/render redis/entry .ci/run
 
 format: install-lint ## lay out the C sources
 	clang-format -i $(shell find fcgi tests/unit -name '*.[ch]')

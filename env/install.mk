@@ -18,7 +18,7 @@ sysusersdir    = $(prefix)/lib/sysusers.d
 tmpfilesdir    = $(prefix)/lib/tmpfiles.d
 INSTALL        = install
 
-SHARED = $(shell find nginx env/monitoring -type f)
+SHARED = $(shell find nginx env/monitoring -type f ! -name entry)
 DOCS   = README.md env/example.env redis/redis.conf
 UNITS  = coze-chat.service coze-chat-nginx.service
 
