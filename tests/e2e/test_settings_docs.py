@@ -1,4 +1,4 @@
-"""The example settings, the README and the program's own help name the same variables, with the same defaults."""
+"""The example settings, the README, the program's own help and the compose files name the same variables."""
 import os
 import re
 import subprocess
@@ -31,3 +31,14 @@ def test_the_readme_names_only_settings_that_exist():
     table = re.search(r'\n## Configuration\n(.*?)\n## ', read('README.md'), re.S)[1]
     named = set(re.findall(r'`([A-Z]+_[A-Z_]+|WORKERS)`', ''.join(re.findall(r'^\|.*\|$', table, re.M))))
     assert named and named <= set(helped())
+
+
+def test_containers_get_every_setting():
+    """As a variable, as a secret (for files: the file itself), or by what docker-compose.yml makes of it."""
+    services = read('env', 'compose', 'services.yml')
+    compose = read('docker-compose.yml') + read('env', 'compose', 'tls.yml')
+    variables = set(re.findall(r'^ +([A-Z][A-Z_]+):', services, re.M))
+    assert variables - set(helped()) == {'TLS_WANTED', 'TZ'}
+    secrets = {name.upper() for name in re.findall(r'^  ([a-z_]+):\n    file: ', compose, re.M)}
+    assert set(helped()) - variables - secrets == {'WORKERS'}
+    assert '    scale: ${WORKERS:-' in compose and '      - ${SERVER_HOST:-0.0.0.0}:${SERVER_PORT:-6001}:' in compose
