@@ -89,12 +89,13 @@ class Client:
 class Load:
     """
     with Load(port) as load: load.steady(...); load.streams(...) - both begin at once and go on until the block ends, or as
-    long as they are told. Afterwards: load.times (seconds of each good answer), load.statuses, load.failures.
+    long as they are told. Afterwards: load.times (seconds of each good answer), load.statuses, load.failures, and
+    load.answers: (begin, end, status) of each one, by time.monotonic().
     """
 
-    def __init__(self, port, again=False):
-        self.port, self.again = port, again
-        self.times, self.failures, self.statuses = [], [], {}
+    def __init__(self, port, host='127.0.0.1', again=False):
+        self.host, self.port, self.again = host, port, again
+        self.times, self.failures, self.statuses, self.answers = [], [], {}, []
         self.finished_streams = self.open_streams = 0
         self.stopping = False
         self.loop = asyncio.new_event_loop()
@@ -139,7 +140,7 @@ class Load:
     async def _steady(self, rate, clients, path, body):
         free = asyncio.LifoQueue()
         for _ in range(clients):
-            free.put_nowait(Client(self.port, again=self.again))
+            free.put_nowait(Client(self.port, self.host, again=self.again))
         began, number, tasks = time.monotonic(), 0, set()
         while not self.stopping:
             client = await free.get()
@@ -160,6 +161,7 @@ class Load:
         try:
             status, data = await client.call(path, body)
             self.statuses[status] = self.statuses.get(status, 0) + 1
+            self.answers.append((began, time.monotonic(), status))
             if status == 200:
                 self.times.append(time.monotonic() - began)
             else:
@@ -185,7 +187,7 @@ class Load:
                 return
 
     async def _stream(self, number, message, path):
-        client = Client(self.port)
+        client = Client(self.port, self.host)
         text, ends = '', []
         try:
             status, _ = await client.send(path, {'message': message, 'session_id': 'stream-%d' % number})
