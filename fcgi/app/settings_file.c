@@ -23,9 +23,10 @@ struct settings_file {
 	size_t count;
 };
 
+/* As env/service has it; a line's end is none. */
 static bool is_blank(char c)
 {
-	return c == ' ' || c == '\t';
+	return c != '\0' && strchr(" \t\r\v\f", c) != NULL;
 }
 
 static char *skip_blanks(char *p)
@@ -58,7 +59,7 @@ static char *unquote(char *value)
 	return value;
 }
 
-/* A # begins a comment at the value's start or after a blank; blanks at the ends do not count. */
+/* A # begins a comment after a blank; blanks at the ends do not count. */
 static char *bare(char *value)
 {
 	char *end = value;
@@ -101,13 +102,22 @@ static bool read_line(struct settings_file *file, char *line, const char **why)
 	return true;
 }
 
+/* A problem is one line: a path that would break it is not shown. */
+static const char *shown(const char *path)
+{
+	for (const char *p = path; *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7F)
+			return "(unprintable)";
+	return path;
+}
+
 static bool parse(struct settings_file *file, const char *path, struct buf *problems)
 {
 	char *line = file->text, *next;
 	bool good = true;
 
 	if (strlen(line) != file->size) {
-		buf_printf(problems, "%s: must be text, and has a zero byte\n", path);
+		buf_printf(problems, "%s: must be text, and has a zero byte\n", shown(path));
 		return false;
 	}
 	if (strncmp(line, "\xEF\xBB\xBF", 3) == 0)
@@ -118,10 +128,8 @@ static bool parse(struct settings_file *file, const char *path, struct buf *prob
 		next = strchr(line, '\n');
 		if (next != NULL)
 			*next++ = '\0';
-		if (line[0] != '\0' && line[strlen(line) - 1] == '\r')
-			line[strlen(line) - 1] = '\0';
 		if (!read_line(file, line, &why)) {
-			buf_printf(problems, "%s line %zu %s\n", path, number, why);
+			buf_printf(problems, "%s line %zu %s\n", shown(path), number, why);
 			good = false;
 		}
 	}
@@ -137,14 +145,15 @@ struct settings_file *settings_file_read(const char *path, struct buf *problems)
 	if (file != NULL)
 		file->text = malloc(FILE_MAX + 1);
 	if (stream == NULL || file == NULL || file->text == NULL) {
-		buf_printf(problems, "SETTINGS_FILE=%s: cannot be read: %s\n", path, strerror(errno));
+		buf_printf(problems, "SETTINGS_FILE=%s: cannot be read: %s\n", shown(path), strerror(errno));
 	} else {
 		file->size = fread(file->text, 1, FILE_MAX, stream);
 		file->text[file->size] = '\0';
 		if (ferror(stream))
-			buf_printf(problems, "SETTINGS_FILE=%s: cannot be read: %s\n", path, strerror(errno));
+			buf_printf(problems, "SETTINGS_FILE=%s: cannot be read: %s\n", shown(path),
+				   strerror(errno));
 		else if (file->size == FILE_MAX)
-			buf_printf(problems, "SETTINGS_FILE=%s: must have less than %d bytes\n", path,
+			buf_printf(problems, "SETTINGS_FILE=%s: must have less than %d bytes\n", shown(path),
 				   FILE_MAX);
 		else
 			good = parse(file, path, problems);
