@@ -16,6 +16,7 @@
 #include "app/worker.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "chat/service.h"
 
 #define LINGER_MS 3000 /* DNS answers about containers are kept for a second or so */
 
@@ -57,6 +58,7 @@ int alone_run(const struct config *config)
 		.on_state = on_state,
 		.arg = &alone,
 	};
+	const char *routes[METRICS_ROUTES];
 	int fd;
 
 	process_prepare();
@@ -66,7 +68,7 @@ int alone_run(const struct config *config)
 		return EX_OSERR;
 	if (!process_open_log(config))
 		return EX_CANTCREAT;
-	alone.metrics = options.metrics = metrics_region_new(&fd);
+	alone.metrics = options.metrics = metrics_region_new(&fd, routes, service_route_names(routes));
 	if (alone.metrics == NULL) {
 		fprintf(stderr, "coze-chatd: no shared memory: %s\n", strerror(errno));
 		return EX_OSERR;

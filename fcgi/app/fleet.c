@@ -236,7 +236,7 @@ static void note_end(const struct fleet *fleet, size_t worker, const struct proc
 {
 	bool quiet = expected && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
-	metrics_ended(fleet->metrics, process->block, worker, !quiet && !fleet->stopping);
+	metrics_ended(fleet->metrics, process->block, process->pid, worker, !quiet && !fleet->stopping);
 	log_event(quiet ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "worker_ended", LOG_NUMBER("index", worker),
 		  LOG_NUMBER("worker", process->pid),
 		  LOG_NUMBER("exit", WIFEXITED(status) ? WEXITSTATUS(status) : 0),

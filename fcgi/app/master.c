@@ -22,6 +22,7 @@
 #include "app/process.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "chat/service.h"
 
 #define HANDOVER       "COZE_CHATD_HANDOVER" /* environment: descriptor of what the predecessor wrote */
 #define HANDOVER_MAX   (1024 * 1024)
@@ -337,15 +338,18 @@ int master_is_successor(void)
 
 static bool open_metrics(struct master *master, bool successor)
 {
+	const char *routes[METRICS_ROUTES];
+	size_t count = service_route_names(routes);
+
 	if (successor) {
 		fcntl(master->metrics_fd, F_SETFD, FD_CLOEXEC);
-		master->metrics = metrics_region_adopt(master->metrics_fd);
+		master->metrics = metrics_region_adopt(master->metrics_fd, routes, count);
 		/* Of another version: its workers go on counting there, unseen. */
 		if (master->metrics == NULL)
 			close(master->metrics_fd);
 	}
 	if (master->metrics == NULL)
-		master->metrics = metrics_region_new(&master->metrics_fd);
+		master->metrics = metrics_region_new(&master->metrics_fd, routes, count);
 	if (master->metrics == NULL)
 		return complain("cannot make", "shared memory");
 	metrics_use_master(master->metrics);

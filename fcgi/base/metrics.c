@@ -11,8 +11,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REGION_MAGIC 0x636f7a65636d7472u
-
 static struct metrics_block private_block;
 struct metrics_block *metrics = &private_block;
 
@@ -65,7 +63,7 @@ struct process {
 };
 
 struct metrics_region {
-	uint64_t magic, size;
+	uint64_t layout;
 	uint64_t started_unix_s;
 	uint32_t folding; /* odd while the master moves a block's counters to `ended` */
 	struct process processes[METRICS_BLOCKS];
@@ -74,44 +72,11 @@ struct metrics_region {
 	struct metrics_block blocks[METRICS_BLOCKS];
 };
 
-/* Another version may hold other things in the same size: what the program is made of decides, too. */
-static uint64_t layout(void)
-{
-	return REGION_MAGIC ^ (offsetof(struct metrics_counters, reloads_refused) << 32) ^
-	       (sizeof(struct metrics_block) << 16) ^ ((uint64_t)ERR__COUNT << 8) ^ METRICS_TURN__COUNT;
-}
-
 static struct metrics_region *map(int fd)
 {
 	void *memory = mmap(NULL, sizeof(struct metrics_region), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	return memory != MAP_FAILED ? memory : NULL;
-}
-
-struct metrics_region *metrics_region_new(int *fd)
-{
-	struct metrics_region *region = NULL;
-
-	*fd = memfd_create("coze-chat-metrics", MFD_CLOEXEC);
-	if (*fd >= 0 && ftruncate(*fd, sizeof *region) == 0)
-		region = map(*fd);
-	if (region == NULL)
-		return NULL;
-	region->magic = layout();
-	region->size = sizeof *region;
-	region->started_unix_s = (uint64_t)time(NULL);
-	return region;
-}
-
-struct metrics_region *metrics_region_adopt(int fd)
-{
-	off_t size = lseek(fd, 0, SEEK_END);
-	struct metrics_region *region = size == (off_t)sizeof *region ? map(fd) : NULL;
-
-	if (region == NULL || (region->magic == layout() && region->size == sizeof *region))
-		return region;
-	munmap(region, sizeof *region);
-	return NULL;
 }
 
 void metrics_use_master(struct metrics_region *region)
@@ -156,11 +121,11 @@ static void add_up(void *to, const void *from, size_t size)
 	}
 }
 
-void metrics_ended(struct metrics_region *region, size_t block, size_t worker, bool died)
+void metrics_ended(struct metrics_region *region, size_t block, pid_t pid, size_t worker, bool died)
 {
 	if (died && worker < METRICS_WORKERS)
 		metric_add(&region->deaths[worker], 1);
-	if (block >= METRICS_BLOCKS)
+	if (block >= METRICS_BLOCKS || region->processes[block].pid != pid)
 		return;
 	__atomic_fetch_add(&region->folding, 1, __ATOMIC_SEQ_CST);
 	add_up(&region->ended.counters, &region->blocks[block].counters, sizeof region->ended.counters);
@@ -444,6 +409,16 @@ static void sum_up(struct metrics_region *region, struct metrics_block *sum)
 	}
 }
 
+static void write_block(struct buf *out, const struct metrics_block *sum, const char *const *routes,
+			size_t route_count)
+{
+	write_requests(out, &sum->counters, routes, route_count);
+	write_turns(out, sum);
+	write_coze(out, sum);
+	write_store(out, sum);
+	write_process(out, sum);
+}
+
 void metrics_write(struct metrics_region *region, const char *const *routes, size_t route_count,
 		   const char *version, struct buf *out)
 {
@@ -457,14 +432,59 @@ void metrics_write(struct metrics_region *region, const char *const *routes, siz
 		sum_up(region, sum);
 	else
 		add_up(sum, metrics, sizeof *sum);
-	write_requests(out, &sum->counters, routes, route_count);
-	write_turns(out, sum);
-	write_coze(out, sum);
-	write_store(out, sum);
-	write_process(out, sum);
+	write_block(out, sum, routes, route_count);
 	if (region != NULL)
 		write_workers(out, region, &sum->counters);
 	head(out, "info", "gauge", "The version that runs.");
 	buf_printf(out, "coze_chat_info{version=\"%s\"} 1\n", version);
 	free(sum);
+}
+
+/* ---- making a region ---- */
+
+/*
+ * Tells whether two programs mean the same by each cell: they print an empty block alike. So a route that is new, or one
+ * that was renamed, is another layout.
+ */
+static uint64_t layout(const char *const *routes, size_t route_count)
+{
+	uint64_t hash = 14695981039346656037u; /* FNV-1a */
+	struct metrics_block *empty = calloc(1, sizeof *empty);
+	struct buf text;
+
+	buf_init(&text, 1024 * 1024);
+	buf_printf(&text, "%zu %zu %zu\n", sizeof(struct metrics_region), sizeof *empty,
+		   offsetof(struct metrics_block, gauges));
+	if (empty != NULL)
+		write_block(&text, empty, routes, route_count);
+	for (size_t i = 0; i < buf_size(&text); i++)
+		hash = (hash ^ (unsigned char)buf_bytes(&text)[i]) * 1099511628211u;
+	buf_free(&text);
+	free(empty);
+	return hash;
+}
+
+struct metrics_region *metrics_region_new(int *fd, const char *const *routes, size_t route_count)
+{
+	struct metrics_region *region = NULL;
+
+	*fd = memfd_create("coze-chat-metrics", MFD_CLOEXEC);
+	if (*fd >= 0 && ftruncate(*fd, sizeof *region) == 0)
+		region = map(*fd);
+	if (region == NULL)
+		return NULL;
+	region->layout = layout(routes, route_count);
+	region->started_unix_s = (uint64_t)time(NULL);
+	return region;
+}
+
+struct metrics_region *metrics_region_adopt(int fd, const char *const *routes, size_t route_count)
+{
+	off_t size = lseek(fd, 0, SEEK_END);
+	struct metrics_region *region = size == (off_t)sizeof *region ? map(fd) : NULL;
+
+	if (region == NULL || region->layout == layout(routes, route_count))
+		return region;
+	munmap(region, sizeof *region);
+	return NULL;
 }

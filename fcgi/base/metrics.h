@@ -140,11 +140,14 @@ struct metrics_region;
 
 enum metrics_state { METRICS_STARTING, METRICS_SERVING, METRICS_DRAINING };
 
-/* A new region, or NULL (errno). Its memory is behind descriptor *fd (close-on-exec), to be handed to a successor. */
-struct metrics_region *metrics_region_new(int *fd);
+/*
+ * A new region, or NULL (errno). Its memory is behind descriptor *fd (close-on-exec), to be handed to a successor. routes:
+ * what metrics_write() calls the routes.
+ */
+struct metrics_region *metrics_region_new(int *fd, const char *const *routes, size_t route_count);
 
-/* The region behind a descriptor that was handed over; NULL when that one is of another version. */
-struct metrics_region *metrics_region_adopt(int fd);
+/* The region behind a descriptor that was handed over; NULL when there it means other things, as in another version. */
+struct metrics_region *metrics_region_adopt(int fd, const char *const *routes, size_t route_count);
 
 /* Only the master calls these four. */
 
@@ -155,8 +158,8 @@ void metrics_use_master(struct metrics_region *region);
 size_t metrics_claim(struct metrics_region *region, size_t worker);
 void metrics_started(struct metrics_region *region, size_t block, pid_t pid);
 
-/* The process has ended; `died`: without having been told to. */
-void metrics_ended(struct metrics_region *region, size_t block, size_t worker, bool died);
+/* The process has ended; `died`: without having been told to. A block that is not its own (any more) is left alone. */
+void metrics_ended(struct metrics_region *region, size_t block, pid_t pid, size_t worker, bool died);
 
 /* In the new process. */
 void metrics_use(struct metrics_region *region, size_t block);

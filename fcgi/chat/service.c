@@ -21,3 +21,13 @@ const struct route *service_routes(size_t *count)
 	*count = sizeof routes / sizeof routes[0];
 	return routes;
 }
+
+size_t service_route_names(const char *names[METRICS_ROUTES])
+{
+	size_t count = sizeof routes / sizeof routes[0];
+
+	_Static_assert(sizeof routes / sizeof routes[0] < METRICS_ROUTES, "the last one stands for no route");
+	for (size_t i = 0; i < count; i++)
+		names[i] = routes[i].path;
+	return count;
+}

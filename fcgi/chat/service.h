@@ -7,11 +7,11 @@
 #include <stddef.h>
 #include <uv.h>
 
+#include "base/metrics.h"
 #include "chat/turn.h"
 #include "http/router.h"
 
 struct config;
-struct metrics_region;
 
 struct service {
 	uv_loop_t *loop;
@@ -34,5 +34,8 @@ void health_get(struct request *request, void *app);
 void metrics_get(struct request *request, void *app);
 
 const struct route *service_routes(size_t *count);
+
+/* What the metrics call the routes, by number; returns how many. */
+size_t service_route_names(const char *names[METRICS_ROUTES]);
 
 #endif

@@ -72,13 +72,9 @@ void metrics_get(struct request *request, void *app)
 {
 	struct service *service = app;
 	const char *names[METRICS_ROUTES];
-	const struct route *routes;
+	size_t count = service_route_names(names);
 	struct buf body;
-	size_t count;
 
-	routes = service_routes(&count);
-	for (size_t i = 0; i < count && i < METRICS_ROUTES; i++)
-		names[i] = routes[i].path;
 	buf_init(&body, METRICS_MAX);
 	metrics_write(service->metrics, names, count, VERSION, &body);
 	response_body(request, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
