@@ -4,10 +4,15 @@
  */
 #include "unit.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/utf8.h"
 
 static int log_fd = -1;
@@ -252,10 +257,320 @@ static void test_log_writes_many_long_hostile_values(void **state)
 
 static void test_log_that_cannot_be_written_is_given_up(void **state)
 {
+	uint64_t before = metrics->counters.log_failures;
+	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
 	(void)state;
 	log_open(-1, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
 	log_event(LOG_LEVEL_ERROR, "test", LOG_NUMBER("n", 1));
+	assert_int_equal(metrics->counters.log_failures, before + 1);
+	log_open(full, LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+	log_event(LOG_LEVEL_ERROR, "test", LOG_NUMBER("n", 1));
+	log_event(LOG_LEVEL_DEBUG, "test", LOG_NUMBER("n", 1)); /* not wanted: not lost */
+	assert_int_equal(metrics->counters.log_failures, before + 2);
 	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+	log_event(LOG_LEVEL_ERROR, "test", LOG_NUMBER("n", 1));
+	assert_int_equal(metrics->counters.log_failures, before + 2);
+	free(logged());
+	close(full);
+}
+
+static void test_log_writes_milliseconds(void **state)
+{
+	static const struct {
+		uint64_t us;
+		const char *written;
+	} cases[] = {
+		{ 0, " ms=0.000\n" },          { 1, " ms=0.001\n" },
+		{ 999, " ms=0.999\n" },        { 1000, " ms=1.000\n" },
+		{ 1234567, " ms=1234.567\n" }, { UINT64_MAX, " ms=18446744073709551.615\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		char *line;
+
+		log_event(LOG_LEVEL_INFO, "test", LOG_MS("ms", cases[i].us));
+		line = logged();
+		assert_contains(line, cases[i].written);
+		free(line);
+	}
+}
+
+/* ---- JSON ---- */
+
+/* The line as an object: one object, nothing before it, a line feed behind it, and read as strictly as can be. */
+static struct json_object *parsed(const char *line)
+{
+	struct json_tokener *tokener = json_tokener_new();
+	struct json_object *object;
+	size_t len = strlen(line);
+
+	assert_is_one_clean_line(line);
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	object = json_tokener_parse_ex(tokener, line, (int)len - 1);
+	if (json_tokener_get_error(tokener) != json_tokener_success ||
+	    json_tokener_get_parse_end(tokener) != len - 1)
+		fail_msg("no JSON: %s", line);
+	assert_int_equal(json_object_get_type(object), json_type_object);
+	json_tokener_free(tokener);
+	return object;
+}
+
+/* Logs a value as JSON and returns what a reader gets; to be freed. */
+static char *through_json(const char *value)
+{
+	struct json_object *object, *member;
+	char *line, *seen;
+
+	log_event(LOG_LEVEL_INFO, "test", LOG_TEXT("key", value), LOG_NUMBER("after", 1));
+	line = logged();
+	object = parsed(line);
+	assert_int_equal(json_object_object_length(object), 6);
+	assert_true(json_object_object_get_ex(object, "after", &member));
+	assert_int_equal(json_object_get_int(member), 1);
+	assert_true(json_object_object_get_ex(object, "key", &member));
+	assert_int_equal(json_object_get_type(member), json_type_string);
+	assert_int_equal(json_object_get_string_len(member), strlen(json_object_get_string(member)));
+	seen = strdup(json_object_get_string(member));
+	json_object_put(object);
+	free(line);
+	return seen;
+}
+
+static void test_log_writes_json(void **state)
+{
+	struct json_object *object, *member;
+	char *line;
+
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+	log_event(LOG_LEVEL_WARN, "request", LOG_TEXT("req", "9f"), LOG_NUMBER("status", 200),
+		  LOG_MS("total_ms", 1234), LOG_TEXT("empty", ""), LOG_NUMBER("large", UINT64_MAX));
+	line = logged();
+	object = parsed(line);
+	assert_int_equal(json_object_object_length(object), 8);
+	assert_true(json_object_object_get_ex(object, "time", &member));
+	assert_int_equal(json_object_get_string_len(member), 26);
+	assert_true(json_object_object_get_ex(object, "level", &member));
+	assert_string_equal(json_object_get_string(member), "warn");
+	assert_true(json_object_object_get_ex(object, "pid", &member));
+	assert_int_equal(json_object_get_int(member), getpid());
+	assert_true(json_object_object_get_ex(object, "event", &member));
+	assert_string_equal(json_object_get_string(member), "request");
+	assert_contains(
+	    line, ",\"req\":\"9f\",\"status\":200,\"total_ms\":1.234,\"large\":18446744073709551615}\n");
+	json_object_put(object);
+	free(line);
+	log_fields(LOG_LEVEL_ERROR, "alone", NULL, 0);
+	line = logged();
+	json_object_put(parsed(line));
+	free(line);
+}
+
+static void test_log_shows_in_json_what_was_logged(void **state)
+{
+	static const struct {
+		const char *value, *seen; /* NULL: the same */
+	} cases[] = {
+		{ "plain", NULL },
+		{ "a\"b\\c/d", NULL },
+		{ "\",\"status\":200,\"x\":\"", NULL },
+		{ "\\\"}\n{", NULL },
+		{ "a\nb\r\t\x01\x1B[31m\x7F", NULL },
+		{ "\xC2\x80\xC2\x85\xC2\x9B", NULL },
+		{ "你好 😀 é \xE2\x80\xA8", NULL }, /* also the line separator of JavaScript */
+		{ "\xFF", "\xEF\xBF\xBD" },
+		{ "a\xC0\x8A", "a\xEF\xBF\xBD" },
+		{ "\xED\xA0\x80z", "\xEF\xBF\xBDz" },
+		{ "你\xE4\xBD", "你\xEF\xBF\xBD" },
+		{ "a\n\x80", NULL }, /* what follows a bad byte, or leads to it, may go along with it */
+	};
+
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		char *seen = through_json(cases[i].value);
+
+		if (!utf8_valid(cases[i].value, strlen(cases[i].value)) && cases[i].seen == NULL)
+			assert_contains(seen, "\xEF\xBF\xBD");
+		else
+			assert_string_equal(seen, cases[i].seen != NULL ? cases[i].seen : cases[i].value);
+		free(seen);
+	}
+}
+
+static void test_log_writes_json_whatever_bytes_come(void **state)
+{
+	uint64_t random = 7;
+
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+	for (unsigned round = 0; round < 20000; round++) {
+		static const char special[] =
+		    "\"\\{}:,\n\r\t\x1B\x7F\xC2\x80\x9B\xE4\xBD\xA0\xF0\x9F\x98\xFF";
+		size_t len = 1 + next_random(&random) % (round % 50 == 0 ? 600 : 12);
+		char value[601];
+		char *seen;
+
+		for (size_t i = 0; i < len; i++) {
+			uint32_t choice = next_random(&random);
+
+			value[i] = choice & 1 ? special[(choice >> 8) % (sizeof special - 1)]
+					      : (char)(1 + (choice >> 8) % 255);
+		}
+		value[len] = '\0';
+		seen = through_json(value);
+		if (len < 512 && utf8_valid(value, len))
+			assert_string_equal(seen, value);
+		free(seen);
+	}
+}
+
+static void test_log_cuts_long_json_values(void **state)
+{
+	static const char *const characters[] = { "x", "é", "你", "😀", "\xFF", "\n", "\"" };
+
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+	for (size_t c = 0; c < COUNT(characters); c++) {
+		for (size_t lead = 0; lead < 5; lead++) {
+			char value[2000] = "abcde";
+			char *seen;
+
+			value[lead] = '\0';
+			while (strlen(value) + 5 < sizeof value)
+				strcat(value, characters[c]);
+			seen = through_json(value);
+			assert_string_equal(seen + strlen(seen) - strlen("…"), "…");
+			assert_in_range(strlen(seen), 300, 1600);
+			free(seen);
+		}
+	}
+}
+
+/* ---- files ---- */
+
+static char path[] = "/tmp/test_log.XXXXXX", moved[sizeof path + 4];
+
+static void assert_in_file(const char *name, const char *text)
+{
+	char bytes[4096] = "";
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, bytes, sizeof bytes - 1) > 0);
+	close(fd);
+	assert_contains(bytes, text);
+}
+
+static int make_path(void **state)
+{
+	int fd = mkstemp(path);
+
+	(void)state;
+	snprintf(moved, sizeof moved, "%s.old", path);
+	return fd < 0 || close(fd) != 0;
+}
+
+static int remove_path(void **state)
+{
+	(void)state;
+	unlink(path);
+	unlink(moved);
+	rmdir(path);
+	memcpy(strrchr(path, '.'), ".XXXXXX", 7);
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+	return 0;
+}
+
+static void test_log_appends_to_a_file(void **state)
+{
+	struct stat info;
+
+	(void)state;
+	assert_int_equal(unlink(path), 0);
+	assert_true(log_open_file(path, LOG_LEVEL_INFO, LOG_FORMAT_TEXT));
+	assert_int_equal(stat(path, &info), 0);
+	assert_int_equal(info.st_mode & 0137, 0); /* nobody else reads it */
+	log_event(LOG_LEVEL_INFO, "one", LOG_NUMBER("n", 1));
+	assert_true(log_open_file(path, LOG_LEVEL_INFO, LOG_FORMAT_TEXT));
+	log_event(LOG_LEVEL_INFO, "two", LOG_NUMBER("n", 1));
+	assert_in_file(path, "event=one");
+	assert_in_file(path, "event=two");
+}
+
+static void test_log_goes_on_in_a_new_file(void **state)
+{
+	struct stat before, after;
+
+	(void)state;
+	assert_true(log_open_file(path, LOG_LEVEL_WARN, LOG_FORMAT_JSON));
+	assert_int_equal(rename(path, moved), 0);
+	log_event(LOG_LEVEL_WARN, "before", LOG_NUMBER("n", 1));
+	assert_in_file(moved, "before");
+	log_reopen();
+	assert_int_equal(stat(moved, &before), 0);
+	log_event(LOG_LEVEL_WARN, "after", LOG_NUMBER("n", 1));
+	assert_in_file(path, "\"event\":\"after\"");
+	assert_int_equal(stat(moved, &after), 0);
+	assert_int_equal(before.st_size, after.st_size);
+	assert_false(log_wants(LOG_LEVEL_INFO));
+}
+
+/* The directory may have gone, or the disk may be full: lines go on into the file that there is. */
+static void test_log_that_cannot_be_reopened_goes_on(void **state)
+{
+	(void)state;
+	assert_true(log_open_file(path, LOG_LEVEL_INFO, LOG_FORMAT_TEXT));
+	assert_int_equal(rename(path, moved), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	log_reopen();
+	log_event(LOG_LEVEL_INFO, "after", LOG_NUMBER("n", 1));
+	assert_in_file(moved, " event=log why=\"Is a directory\"\n");
+	assert_in_file(moved, " event=after ");
+	assert_int_equal(rmdir(path), 0);
+	log_reopen();
+	log_event(LOG_LEVEL_INFO, "later", LOG_NUMBER("n", 1));
+	assert_in_file(path, " event=later ");
+}
+
+static void test_log_leaves_all_as_it_was_when_it_cannot_be_opened(void **state)
+{
+	char longest[5000];
+
+	(void)state;
+	memset(longest, '/', sizeof longest - 1);
+	longest[sizeof longest - 1] = '\0';
+	assert_true(log_open_file(path, LOG_LEVEL_INFO, LOG_FORMAT_TEXT));
+	assert_false(log_open_file("/nowhere/log", LOG_LEVEL_ERROR, LOG_FORMAT_JSON));
+	assert_int_equal(errno, ENOENT);
+	assert_false(log_open_file("/tmp", LOG_LEVEL_ERROR, LOG_FORMAT_JSON));
+	assert_int_equal(errno, EISDIR);
+	assert_false(log_open_file(longest, LOG_LEVEL_ERROR, LOG_FORMAT_JSON));
+	assert_int_equal(errno, ENAMETOOLONG);
+	log_event(LOG_LEVEL_INFO, "still", LOG_NUMBER("n", 1));
+	assert_in_file(path, " event=still ");
+}
+
+static void test_log_on_somebody_else_s_descriptor_is_not_reopened(void **state)
+{
+	char *line;
+
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+	log_reopen();
+	log_event(LOG_LEVEL_INFO, "same", LOG_NUMBER("n", 1));
+	line = logged();
+	assert_contains(line, " event=same ");
+	free(line);
+}
+
+static int back_to_text(void **state)
+{
+	(void)state;
+	log_open(log_fd, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+	return 0;
 }
 
 int main(void)
@@ -271,6 +586,18 @@ int main(void)
 		cmocka_unit_test(test_log_cuts_nothing_short),
 		cmocka_unit_test(test_log_writes_many_long_hostile_values),
 		cmocka_unit_test(test_log_that_cannot_be_written_is_given_up),
+		cmocka_unit_test(test_log_writes_milliseconds),
+		cmocka_unit_test_teardown(test_log_writes_json, back_to_text),
+		cmocka_unit_test_teardown(test_log_shows_in_json_what_was_logged, back_to_text),
+		cmocka_unit_test_teardown(test_log_writes_json_whatever_bytes_come, back_to_text),
+		cmocka_unit_test_teardown(test_log_cuts_long_json_values, back_to_text),
+		cmocka_unit_test_setup_teardown(test_log_appends_to_a_file, make_path, remove_path),
+		cmocka_unit_test_setup_teardown(test_log_goes_on_in_a_new_file, make_path, remove_path),
+		cmocka_unit_test_setup_teardown(test_log_that_cannot_be_reopened_goes_on, make_path,
+						remove_path),
+		cmocka_unit_test_setup_teardown(test_log_leaves_all_as_it_was_when_it_cannot_be_opened,
+						make_path, remove_path),
+		cmocka_unit_test(test_log_on_somebody_else_s_descriptor_is_not_reopened),
 	};
 
 	return cmocka_run_group_tests(tests, open_log, close_log);
