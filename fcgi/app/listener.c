@@ -54,8 +54,10 @@ bool listener_name(char name[LISTENER_NAME_SIZE], const struct config *config, s
 /* A socket file that nobody listens on is left over from a crash; one that answers belongs to a running master. */
 static bool is_taken(const struct sockaddr_un *address)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool taken = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* EAGAIN: its queue is full. */
+	bool taken = fd >= 0 &&
+		     (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno == EAGAIN);
 
 	if (fd >= 0)
 		close(fd);

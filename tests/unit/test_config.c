@@ -649,6 +649,178 @@ static void test_config_survives_each_failed_allocation(void **state)
 	}
 }
 
+static void test_config_knows_addresses(void **state)
+{
+	static const char *const good[] = {
+		"h:1",
+		"127.0.0.1:9000",
+		"[::1]:9000",
+		"[::ffff:1.2.3.4]:65535",
+		"worker_1.a-b.example:09000",
+		"0.0.0.0:1",
+		"[::]:1",
+	};
+	static const char *const bad[] = {
+		"h",     "h:",        ":1",        "h:0",     "h:65536", "h:000000", "h:123456", "h:1x",
+		"h:x",   "h:-1",      "h:+1",      "h: 1",    " h:1",    "h:1 ",     "h:1,",     "::1:9000",
+		"[::1]", "[::1]9000", "[::1:9000", "[]:1",    "[h]:1",   "h/x:1",    "unix:/x",  "http://h:1",
+		"h:1:2", "h:1,h:2",   "用户:1",    "$(id):1", "h;x:1",   "[::1]:",
+	};
+	struct config config;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(good); i++) {
+		setenv("WORKER_LISTEN", good[i], 1);
+		setenv("METRICS_LISTEN", good[i], 1);
+		setenv("WORKER_ADDRESSES", good[i], 1);
+		config = load_good();
+		assert_string_equal(config.worker_listen, good[i]);
+		assert_string_equal(config.metrics_listen, good[i]);
+		assert_string_equal(config.worker_addresses, good[i]);
+		config_fini(&config);
+	}
+	for (size_t i = 0; i < COUNT(bad); i++) {
+		set_required(NULL);
+		assert_refused("WORKER_LISTEN", bad[i], ": must be host:port or [IPv6 address]:port\n");
+	}
+}
+
+static void test_config_limits_a_host_s_length(void **state)
+{
+	char address[300];
+	struct config config;
+
+	(void)state;
+	memset(address, 'h', sizeof address);
+	snprintf(address + 255, sizeof address - 255, ":1");
+	setenv("WORKER_LISTEN", address, 1);
+	config = load_good();
+	config_fini(&config);
+	snprintf(address + 255, sizeof address - 255, "h:1");
+	assert_refused("WORKER_LISTEN", address, "host:port");
+}
+
+static void test_config_knows_lists_of_addresses(void **state)
+{
+	static const char *const good[] = { "a:1,b:2", "[::1]:1,[::1]:2,h:3", "a:1,a:1" };
+	static const char *const bad[] = {
+		",", ",a:1", "a:1,", "a:1,,b:2", "a:1, b:2", "a:1;b:2", "a:1 b:2", "a:1,b", "a,b:2",
+	};
+	struct config config;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(good); i++) {
+		setenv("REDIS_SENTINELS", good[i], 1);
+		config = load_good();
+		assert_string_equal(config.redis_sentinels, good[i]);
+		config_fini(&config);
+	}
+	for (size_t i = 0; i < COUNT(bad); i++) {
+		set_required(NULL);
+		assert_refused("REDIS_SENTINELS", bad[i], ": must be host:port, or several with commas");
+	}
+}
+
+static void test_config_knows_where_to_log(void **state)
+{
+	static const struct {
+		const char *value, *path;
+	} cases[] = {
+		{ "-", "-" }, { "", "" }, { "/var/log/x", "/var/log/x" }, { "x.log", NULL }, { "./-", NULL }
+	};
+	char relative[200];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct config config;
+
+		snprintf(relative, sizeof relative, "%s/%s", directory, cases[i].value);
+		setenv("LOG_FILE", cases[i].value, 1);
+		config = load_good();
+		assert_string_equal(config.log_file, cases[i].path != NULL ? cases[i].path : relative);
+		config_fini(&config);
+	}
+	assert_refused("LOG_FILE", "/var/log/x\n", "LOG_FILE=(unprintable)");
+	assert_refused("LOG_FORMAT", "xml", "LOG_FORMAT=xml: must be one of: text json\n");
+}
+
+static void test_config_reads_a_settings_file(void **state)
+{
+	struct config config;
+
+	(void)state;
+	put_file(BYTES(
+	    "COZE_API_TOKEN=pat_of_file\nSERVER_PORT=7001\nDEBUG=true\nUNKNOWN=x\nSETTINGS_FILE=/nowhere\n"));
+	unsetenv("COZE_API_TOKEN");
+	setenv("SETTINGS_FILE", "value", 1);
+	config = load_good();
+	assert_string_equal(config.coze_api_token, "pat_of_file");
+	assert_int_equal(config.server_port, 7001);
+	assert_int_equal(config.debug, 1);
+	assert_string_equal(config.coze_bot_id, "7400000000000000009");
+	config_fini(&config);
+	setenv("SERVER_PORT", "7002", 1);
+	setenv("DEBUG", "", 1); /* empty is unset */
+	config = load_good();
+	assert_int_equal(config.server_port, 7002);
+	assert_int_equal(config.debug, 1);
+	config_fini(&config);
+	setenv("SETTINGS_FILE", "", 1);
+	assert_refused("COZE_API_TOKEN", "", "COZE_API_TOKEN: is required");
+}
+
+/* Of the two sources only one speaks about a setting: else a key of the file might join one of the environment. */
+static void test_config_environment_and_file_may_say_it_differently(void **state)
+{
+	static const struct {
+		const char *name, *value, *file, *token;
+	} cases[] = {
+		{ "COZE_API_TOKEN", "pat_env", "COZE_API_TOKEN=pat_file\n", "pat_env" },
+		{ "COZE_API_TOKEN", "pat_env", "COZE_API_TOKEN_FILE=/nowhere\n", "pat_env" },
+		{ "COZE_API_TOKEN", "pat_env", "COZE_API_TOKEN=a\nCOZE_API_TOKEN_FILE=b\n", "pat_env" },
+		{ "COZE_API_TOKEN_FILE", "token", "COZE_API_TOKEN=pat_file\n", "pat_token" },
+		{ "COZE_API_TOKEN_FILE", "token", "COZE_API_TOKEN_FILE=/nowhere\n", "pat_token" },
+		{ "COZE_API_TOKEN_FILE", "", "COZE_API_TOKEN_FILE=token\n", "pat_token" },
+		{ "COZE_API_TOKEN", "", "COZE_API_TOKEN_FILE=token\n", "pat_token" },
+		{ "COZE_API_TOKEN", "", "COZE_API_TOKEN=\nCOZE_API_TOKEN_FILE=token\n", "pat_token" },
+		{ "PATH", "/bin", "COZE_API_TOKEN=pat_file\nCOZE_API_TOKEN_FILE=\n", "pat_file" },
+	};
+	struct config config;
+
+	(void)state;
+	put_file(BYTES("pat_token\n"));
+	assert_int_equal(rename("value", "token"), 0);
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		set_required(NULL);
+		unsetenv("COZE_API_TOKEN");
+		put_file(cases[i].file, strlen(cases[i].file));
+		setenv("SETTINGS_FILE", "value", 1);
+		setenv(cases[i].name, cases[i].value, 1);
+		config = load_good();
+		assert_string_equal(config.coze_api_token, cases[i].token);
+		config_fini(&config);
+	}
+	put_file(BYTES("COZE_API_TOKEN=SECRET\nCOZE_API_TOKEN_FILE=token\n"));
+	assert_refused("PATH", "/bin",
+		       "COZE_API_TOKEN and COZE_API_TOKEN_FILE: only one of them may be set\n");
+	unlink("token");
+}
+
+static void test_config_tells_what_is_wrong_in_a_settings_file(void **state)
+{
+	(void)state;
+	unsetenv("COZE_API_TOKEN");
+	/* Only this is said: without the file nearly everything would seem to be missing. */
+	assert_refused("SETTINGS_FILE", "/nowhere/settings",
+		       "SETTINGS_FILE=/nowhere/settings: cannot be read: No such file or directory\n");
+	put_file(BYTES("COZE_API_TOKEN=SECRET\nSECRET\n"));
+	assert_refused("SETTINGS_FILE", "value", "value line 2 is not NAME=value\n");
+	put_file(BYTES("COZE_API_TOKEN=SECRET\x1B\n"));
+	assert_refused("SETTINGS_FILE", "value", "COZE_API_TOKEN: must be UTF-8 text without control");
+	put_file(BYTES("COZE_API_TOKEN=SECRET\nSERVER_PORT=0\n"));
+	assert_refused("SETTINGS_FILE", "value", "SERVER_PORT=0: must be a whole number");
+}
+
 #define TEST(function) cmocka_unit_test_setup(function, set_required)
 
 int main(void)
@@ -675,6 +847,13 @@ int main(void)
 		TEST(test_config_debug_logs_everything),
 		TEST(test_config_help_names_every_variable),
 		TEST(test_config_survives_each_failed_allocation),
+		TEST(test_config_knows_addresses),
+		TEST(test_config_limits_a_host_s_length),
+		TEST(test_config_knows_lists_of_addresses),
+		TEST(test_config_knows_where_to_log),
+		TEST(test_config_reads_a_settings_file),
+		TEST(test_config_environment_and_file_may_say_it_differently),
+		TEST(test_config_tells_what_is_wrong_in_a_settings_file),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);
