@@ -203,6 +203,8 @@ static void end_check(struct master *master, int status)
 
 	close(master->check.says);
 	master->check.pid = 0;
+	if (master->stopping)
+		return;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		exec_successor(master);
 		return;
@@ -296,14 +298,15 @@ static uint64_t enforce_limits(struct master *master)
 static void serve(struct master *master)
 {
 	while (!master->stopping || fleet_running(master->fleet) > 0) {
-		uint64_t wait = fleet_advance(master->fleet), limit = enforce_limits(master);
+		uint64_t wait = fleet_advance(master->fleet), limit;
 		struct timespec time;
 
+		finish_reload(master);
+		limit = enforce_limits(master);
 		wait = limit < wait ? limit : wait;
 		time = (struct timespec){ (time_t)(wait / 1000), (long)(wait % 1000) * 1000000 };
 		on_signal(master, sigtimedwait(&master->signals, NULL, &time));
 		reap(master);
-		finish_reload(master);
 	}
 }
 
