@@ -40,6 +40,7 @@ struct place {
 	struct handoff handoff;
 	struct process current, next;
 	bool replace; /* current is of old settings, or worn */
+	bool stuck;   /* and the last one that was to replace it has died */
 	uint64_t pause_ms, start_at_ms;
 };
 
@@ -186,7 +187,7 @@ static void take_over(struct fleet *fleet, size_t worker)
 		retire(fleet, worker, &place->current);
 	place->current = place->next;
 	place->next.pid = 0;
-	place->replace = false;
+	place->replace = place->stuck = false;
 }
 
 static uint64_t advance_place(struct fleet *fleet, size_t worker, uint64_t now)
@@ -229,6 +230,24 @@ bool fleet_is_renewed(const struct fleet *fleet)
 	return true;
 }
 
+bool fleet_is_stuck(const struct fleet *fleet)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (fleet->places[i].stuck)
+			return true;
+	return false;
+}
+
+void fleet_settle(struct fleet *fleet)
+{
+	for (size_t i = 0; i < fleet->count; i++) {
+		take_over(fleet, i);
+		if (fleet->places[i].next.pid != 0)
+			retire(fleet, i, &fleet->places[i].next);
+		fleet->places[i].next.pid = 0;
+	}
+}
+
 /* ---- ends ---- */
 
 static void note_end(const struct fleet *fleet, size_t worker, const struct process *process, int status,
@@ -263,6 +282,7 @@ static bool reaped_of_place(struct fleet *fleet, size_t worker, pid_t pid, int s
 		note_end(fleet, worker, &place->next, status, false);
 		plan_start(place, &place->next);
 		place->next.pid = 0;
+		place->stuck = true;
 		return true;
 	}
 	if (place->current.pid != pid)
@@ -271,7 +291,7 @@ static bool reaped_of_place(struct fleet *fleet, size_t worker, pid_t pid, int s
 	plan_start(place, &place->current);
 	place->current = place->next; /* if one was about to follow */
 	place->next.pid = 0;
-	place->replace = false;
+	place->replace = place->stuck = false;
 	return true;
 }
 
@@ -336,15 +356,18 @@ void fleet_save(const struct fleet *fleet, struct buf *out)
 		save_process(out, "place", i, &place->current);
 		buf_printf(out, " %d %d %d %s\n", place->fd, place->handoff.in, place->handoff.out,
 			   place->name);
-		if (place->next.pid == 0)
-			continue;
-		save_process(out, "leaving", i, &place->next); /* cannot be, as a reload waits for its end */
-		buf_append_char(out, '\n');
 	}
 	for (size_t i = 0; i < fleet->leaving_count; i++) {
 		save_process(out, "leaving", fleet->leaving[i].worker, &fleet->leaving[i].process);
 		buf_append_char(out, '\n');
 	}
+}
+
+void fleet_names(const struct fleet *fleet, struct buf *out)
+{
+	for (size_t i = 0; i < fleet->count; i++)
+		if (fleet->places[i].fd >= 0)
+			buf_printf(out, "%s\n", fleet->places[i].name);
 }
 
 static void keep(int fd, bool keep_open)

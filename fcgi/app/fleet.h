@@ -44,6 +44,15 @@ bool fleet_reaped(struct fleet *fleet, pid_t pid, int status);
 /* Whether no process is waiting to be replaced. */
 bool fleet_is_renewed(const struct fleet *fleet);
 
+/* Whether a process that waits to be replaced cannot be: its last successor died at its start. */
+bool fleet_is_stuck(const struct fleet *fleet);
+
+/* Ends or takes over successors that are on their way, so that each place has one process at most. */
+void fleet_settle(struct fleet *fleet);
+
+/* The names of the sockets, a line each. */
+void fleet_names(const struct fleet *fleet, struct buf *out);
+
 /* Passes a signal on to every process, draining ones too. */
 void fleet_signal(const struct fleet *fleet, int number);
 
@@ -53,7 +62,7 @@ void fleet_stop(struct fleet *fleet);
 /* Processes that have not ended. */
 size_t fleet_running(const struct fleet *fleet);
 
-/* Describes sockets and processes in lines of text for a successor's fleet_open(), after an exec in this process. */
+/* Describes sockets and processes, settled, in lines of text for a successor's fleet_open(), after an exec in this process. */
 void fleet_save(const struct fleet *fleet, struct buf *out);
 
 /* Whether the sockets stay open over an exec. */

@@ -147,3 +147,36 @@ void listener_unlink(const char *name)
 	if (name[0] == '/')
 		unlink(name);
 }
+
+static bool is_line_of(const char *lines, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; lines != NULL; lines = strchr(lines, '\n')) {
+		lines += *lines == '\n';
+		if (strncmp(lines, name, len) == 0 && (lines[len] == '\n' || lines[len] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+bool listener_check(const struct config *config, const char *held, struct buf *problems)
+{
+	char name[LISTENER_NAME_SIZE];
+	bool good = true;
+
+	for (size_t i = 0; i < config->workers && good; i++) {
+		int fd;
+
+		good = listener_name(name, config, i, problems);
+		if (!good || held == NULL || is_line_of(held, name))
+			continue;
+		fd = listener_open(name, problems);
+		good = fd >= 0;
+		if (!good)
+			continue;
+		listener_unlink(name);
+		close(fd);
+	}
+	return good;
+}

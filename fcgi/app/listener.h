@@ -29,6 +29,12 @@ bool listener_name(char name[LISTENER_NAME_SIZE], const struct config *config, s
  */
 int listener_open(const char *name, struct buf *problems);
 
+/*
+ * Whether every worker of `config` could listen, with a line in `problems` for each that could not. held: names that are
+ * listened on already and will be handed over, a line each; NULL: only the names are looked at.
+ */
+bool listener_check(const struct config *config, const char *held, struct buf *problems);
+
 /* Removes the file of a unix socket; connections that wait in its queue stay there. */
 void listener_unlink(const char *name);
 

@@ -41,7 +41,7 @@ static int run(const char *mode, const struct config *config)
 	struct buf text;
 
 	if (strcmp(mode, "--check") == 0)
-		return EX_OK;
+		return master_check(config) ? EX_OK : EX_CONFIG;
 	if (mode[0] == '\0')
 		return master_run(config);
 	if (strcmp(mode, "--worker") == 0)

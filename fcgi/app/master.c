@@ -19,6 +19,7 @@
 
 #include "app/config.h"
 #include "app/fleet.h"
+#include "app/listener.h"
 #include "app/process.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -26,6 +27,7 @@
 
 #define HANDOVER       "COZE_CHATD_HANDOVER" /* environment: descriptor of what the predecessor wrote */
 #define HANDOVER_MAX   (1024 * 1024)
+#define HELD           "COZE_CHATD_HELD" /* environment of a check: sockets that will be handed over */
 #define CHECK_LIMIT_MS 10000
 #define CHECK_SAYS_MAX 4096  /* bytes of what a check complains about */
 #define STOP_EXTRA_MS  15000 /* beyond DRAIN_TIMEOUT_SECONDS; then a worker that hangs is killed */
@@ -40,7 +42,7 @@ struct check {
 struct master {
 	const struct config *config;
 	struct metrics_region *metrics;
-	int metrics_fd;
+	int metrics_fd, lock_fd;
 	struct fleet *fleet;
 	sigset_t signals;
 	char program[PATH_MAX];
@@ -117,7 +119,13 @@ static void refuse_reload(struct master *master, const char *why)
 static void run_check(const struct master *master, int says)
 {
 	char *argv[] = { (char *)master->program, "--check", NULL };
+	struct buf held;
 
+	buf_init(&held, HANDOVER_MAX);
+	fleet_names(master->fleet, &held);
+	buf_append_char(&held, '\0');
+	if (!held.failed)
+		setenv(HELD, buf_bytes(&held), 1);
 	dup2(says, STDERR_FILENO);
 	sigprocmask(SIG_UNBLOCK, &master->signals, NULL);
 	execv(master->program, argv);
@@ -125,12 +133,18 @@ static void run_check(const struct master *master, int says)
 	_exit(EX_OSERR);
 }
 
+/* A reload is completed before the next one, unless it cannot be: then what comes may be the cure. */
+static bool is_reloading(const struct master *master)
+{
+	return master->check.pid != 0 || (master->renewing && !fleet_is_stuck(master->fleet));
+}
+
 static void begin_reload(struct master *master)
 {
 	int pipe_fds[2];
 	pid_t pid;
 
-	if (master->check.pid != 0 || master->renewing) {
+	if (is_reloading(master)) {
 		master->wants_reload = true;
 		return;
 	}
@@ -157,7 +171,8 @@ static int write_handover(const struct master *master)
 	int fd = memfd_create("coze-chatd-handover", 0);
 
 	buf_init(&text, HANDOVER_MAX);
-	buf_printf(&text, "%lu %d %d\n", master->reloads, master->metrics_fd, master->wants_reload);
+	buf_printf(&text, "%lu %d %d %d\n", master->reloads, master->metrics_fd, master->wants_reload,
+		   master->lock_fd);
 	fleet_save(master->fleet, &text);
 	if (fd >= 0 &&
 	    (text.failed || write(fd, buf_bytes(&text), buf_size(&text)) != (ssize_t)buf_size(&text) ||
@@ -173,6 +188,7 @@ static void keep_descriptors(const struct master *master, bool keep)
 {
 	fleet_keep_sockets(master->fleet, keep);
 	fcntl(master->metrics_fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
+	fcntl(master->lock_fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
 }
 
 /* Becomes the program on disk. Returns only when that fails. */
@@ -180,8 +196,10 @@ static void exec_successor(struct master *master)
 {
 	char *argv[] = { master->program, NULL };
 	char number[16];
-	int fd = write_handover(master);
+	int fd;
 
+	fleet_settle(master->fleet);
+	fd = write_handover(master);
 	if (fd < 0) {
 		refuse_reload(master, "writing the handover");
 		return;
@@ -275,7 +293,7 @@ static void finish_reload(struct master *master)
 		metric_add(&metrics->counters.reloads_ok, 1);
 		write_state(master, "ok");
 	}
-	if (master->wants_reload && !master->renewing && master->check.pid == 0 && !master->stopping) {
+	if (master->wants_reload && !is_reloading(master) && !master->stopping) {
 		master->wants_reload = false;
 		begin_reload(master);
 	}
@@ -326,7 +344,8 @@ static char *read_handover(struct master *master)
 	got = read(fd, text, HANDOVER_MAX);
 	close(fd);
 	unsetenv(HANDOVER);
-	if (got > 0 && sscanf(text, "%lu %d %d\n", &master->reloads, &master->metrics_fd, &wants) == 3) {
+	if (got > 0 && sscanf(text, "%lu %d %d %d\n", &master->reloads, &master->metrics_fd, &wants,
+			      &master->lock_fd) == 4) {
 		master->wants_reload = wants != 0;
 		return text;
 	}
@@ -334,9 +353,34 @@ static char *read_handover(struct master *master)
 	return NULL;
 }
 
-int master_is_successor(void)
+bool master_is_successor(void)
 {
 	return getenv(HANDOVER) != NULL;
+}
+
+/*
+ * One master in a RUN_DIR, also when its sockets are elsewhere. A lock of fcntl(2) is the process's: it outlives an exec as
+ * long as the descriptor does, and no child has it.
+ */
+static bool lock_run_dir(struct master *master)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	char path[PATH_MAX + 32];
+
+	if (master->lock_fd >= 0) {
+		fcntl(master->lock_fd, F_SETFD, FD_CLOEXEC);
+		return true;
+	}
+	snprintf(path, sizeof path, "%s/coze-chatd.lock", master->config->run_dir);
+	master->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	if (master->lock_fd < 0)
+		return complain("cannot open", path);
+	if (fcntl(master->lock_fd, F_SETLK, &lock) == 0)
+		return true;
+	if (errno != EACCES && errno != EAGAIN)
+		return complain("cannot lock", path);
+	fprintf(stderr, "coze-chatd: another one runs in this RUN_DIR: %s\n", master->config->run_dir);
+	return false;
 }
 
 static bool open_metrics(struct master *master, bool successor)
@@ -379,8 +423,8 @@ static bool begin(struct master *master)
 	char *handed_over = read_handover(master);
 	bool successor = handed_over != NULL;
 	/* With workers to look after, a log on standard error is better than none. */
-	bool good = (process_open_log(master->config) || successor) &&
-		    process_make_directory(master->config->run_dir) && open_metrics(master, successor) &&
+	bool good = process_make_directory(master->config->run_dir) && lock_run_dir(master) &&
+		    (process_open_log(master->config) || successor) && open_metrics(master, successor) &&
 		    open_fleet(master, successor ? strchr(handed_over, '\n') + 1 : NULL) && write_pid(master);
 
 	free(handed_over);
@@ -414,10 +458,22 @@ static void cut_deleted(char *path)
 		path[len - mark_len] = '\0';
 }
 
+bool master_check(const struct config *config)
+{
+	struct buf problems;
+	bool good;
+
+	buf_init(&problems, 64 * 1024);
+	good = listener_check(config, getenv(HELD), &problems);
+	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
+	buf_free(&problems);
+	return good;
+}
+
 int master_run(const struct config *config)
 {
 	static const int signals[] = { SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD };
-	struct master master = { .config = config, .metrics_fd = -1 };
+	struct master master = { .config = config, .metrics_fd = -1, .lock_fd = -1 };
 	ssize_t len = readlink("/proc/self/exe", master.program, sizeof master.program - 1);
 
 	if (len < 0) {

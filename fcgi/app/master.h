@@ -6,10 +6,12 @@
  * program (exec: same pid, same sockets, same children), which then replaces the workers one by one. If not, the log says
  * why, and all goes on as before.
  *
- * In RUN_DIR: coze-chatd.pid, and coze-chatd.state, one line "NUMBER ok|refused|starting" about reload NUMBER (0: the start).
+ * In RUN_DIR: coze-chatd.lock, which the master holds locked, coze-chatd.pid, and coze-chatd.state, one line "NUMBER ok|refused|starting" about reload NUMBER (0: the start).
  */
 #ifndef APP_MASTER_H
 #define APP_MASTER_H
+
+#include <stdbool.h>
 
 struct config;
 
@@ -17,9 +19,15 @@ struct config;
 int master_run(const struct config *config);
 
 /*
+ * Asked by --check: whether workers could listen where `config` says. When a master asks, who wants to become this program,
+ * the sockets are tried that it does not hold. What prevents it is told on standard error.
+ */
+bool master_check(const struct config *config);
+
+/*
  * Whether this process was a master before an exec, and still has its workers: then it must not just end when the settings
  * turn out bad after all.
  */
-int master_is_successor(void);
+bool master_is_successor(void);
 
 #endif

@@ -282,6 +282,10 @@ static void test_config_refuses_and_says_what_is_allowed(void **state)
 	}
 	set_required(NULL);
 	assert_refused("REDIS_URL", "http://:SECRET@localhost", "REDIS_URL: must be redis://");
+	set_required(NULL);
+	assert_refused("REDIS_URL", "redis://:SECRET@localhost:port", "unix://path (");
+	set_required(NULL);
+	assert_refused("REDIS_URL", "redis://:SECRET@localhost/db", "unix://path (");
 }
 
 static void test_config_redis_url_is_taken_apart_at_once(void **state)

@@ -263,6 +263,54 @@ static void test_unknown_hosts_are_told(void **state)
 	assert_refused("[1.2.3.4:9000", "");
 }
 
+static void assert_check(const char *listen, size_t workers, const char *held, const char *problem)
+{
+	struct config config = { .run_dir = directory, .worker_listen = (char *)listen, .workers = workers };
+	struct buf problems;
+	char *text;
+
+	buf_init(&problems, 4096);
+	assert_int_equal(listener_check(&config, held, &problems), problem[0] == '\0');
+	text = buf_string(&problems);
+	assert_int_equal(text[0] == '\0', problem[0] == '\0');
+	assert_contains(text, problem);
+	free(text);
+	buf_free(&problems);
+}
+
+/* Before a reload: what could go wrong is found out, and nothing is left behind. */
+static void test_sockets_are_tried(void **state)
+{
+	char path[100], held[300], name[40];
+	int fd, tcp;
+
+	(void)state;
+	snprintf(path, sizeof path, "%s/worker-0.sock", directory);
+	assert_check("", 2, "", "");
+	assert_int_equal(access(path, F_OK), -1);
+	fd = open_good(path);
+	assert_check("", 2, "", "it is in use");
+	assert_check("", 2, NULL, "");
+	snprintf(held, sizeof held, "/other\n%s\n", path);
+	assert_check("", 2, held, "");
+	held[strlen(held) - 1] = '\0';
+	assert_check("", 2, held, "");
+	snprintf(held, sizeof held, "%s2\nx%s\n", path, path);
+	assert_check("", 2, held, "it is in use");
+	assert_true(connects(path));
+	close(fd);
+	unlink(path);
+	tcp = open_good("127.0.0.1:0");
+	snprintf(name, sizeof name, "127.0.0.1:%u", port_of(tcp));
+	assert_check(name, 1, "", "Address already in use");
+	assert_check(name, 1, name, "");
+	assert_check(name, 1, NULL, "");
+	close(tcp);
+	assert_check(name, 1, "", "");
+	assert_check("127.0.0.1:65535", 2, NULL, "no port above");
+	assert_check("127.0.0.1:65535", 2, "127.0.0.1:65535\n", "no port above");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -275,6 +323,7 @@ int main(void)
 		cmocka_unit_test(test_tcp_ports_are_listened_on),
 		cmocka_unit_test(test_ipv6_is_listened_on),
 		cmocka_unit_test(test_unknown_hosts_are_told),
+		cmocka_unit_test(test_sockets_are_tried),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -1,0 +1,229 @@
+/*
+ * test_fleet.c - what a fleet writes down for a successor is what that one takes over, however much it is. Fleets with
+ * processes in them are tested by tests/e2e/test_master.py and test_reload.py.
+ */
+#include "unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "app/config.h"
+#include "app/fleet.h"
+#include "app/handoff.h"
+#include "base/log.h"
+
+static char home[] = "/tmp/test_fleet.XXXXXX";
+static char run_dir[100];
+static struct metrics_region *region;
+static int region_fd, no_log;
+
+/* As long as a path of a socket may be, with blanks in it. */
+static int make_home(void **state)
+{
+	struct rlimit limit;
+
+	(void)state;
+	no_log = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	log_open(no_log, LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
+	if (mkdtemp(home) == NULL || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return -1;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	snprintf(run_dir, sizeof run_dir, "%s/ blanks  in it", home);
+	while (strlen(run_dir) < 107 - strlen("/worker-511.sock"))
+		strcat(run_dir, "x");
+	region = metrics_region_new(&region_fd, NULL, 0);
+	return region == NULL || mkdir(run_dir, 0700) != 0;
+}
+
+static int remove_home(void **state)
+{
+	(void)state;
+	close(region_fd);
+	close(no_log);
+	return rmdir(run_dir) != 0 || rmdir(home) != 0;
+}
+
+static struct fleet *open_fleet(const struct config *config, const char *handed_over)
+{
+	struct fleet *fleet;
+	struct buf problems;
+	sigset_t none;
+
+	sigemptyset(&none);
+	buf_init(&problems, 65536);
+	fleet = fleet_open(config, region, &none, handed_over, &problems);
+	if (fleet == NULL || buf_size(&problems) > 0)
+		fail_msg("%.*s", (int)buf_size(&problems), buf_bytes(&problems));
+	buf_free(&problems);
+	return fleet;
+}
+
+static char *saved(const struct fleet *fleet)
+{
+	struct buf out;
+	char *text;
+
+	buf_init(&out, 1024 * 1024);
+	fleet_save(fleet, &out);
+	assert_false(out.failed);
+	text = buf_string(&out);
+	buf_free(&out);
+	return text;
+}
+
+static size_t lines_of(const char *text)
+{
+	size_t lines = 0;
+
+	for (; *text != '\0'; text++)
+		lines += *text == '\n';
+	return lines;
+}
+
+/* A fleet without processes may be left as it is: its memory goes, its sockets are the successor's. */
+static void test_many_places_with_long_names_are_handed_over(void **state)
+{
+	const struct config config = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 512 };
+	struct fleet *fleet = open_fleet(&config, NULL), *successor;
+	char *before = saved(fleet), *after;
+
+	(void)state;
+	assert_int_equal(lines_of(before), 512);
+	assert_true(strlen(before) > 65536);
+	fleet_keep_sockets(fleet, true);
+	successor = open_fleet(&config, before);
+	after = saved(successor);
+	assert_string_equal(before, after);
+	for (const char *line = after; *line != '\0'; line = strchr(line, '\n') + 1) {
+		int fds[3];
+
+		assert_int_equal(sscanf(line, "place %*u 0 0 %d %d %d ", &fds[0], &fds[1], &fds[2]), 3);
+		for (size_t i = 0; i < COUNT(fds); i++)
+			assert_int_equal(fcntl(fds[i], F_GETFD), FD_CLOEXEC);
+	}
+	assert_true(fleet_is_renewed(successor));
+	assert_int_equal(fleet_running(successor), 0);
+	fleet_close(successor);
+	fleet_close(fleet); /* closes nothing twice that matters here */
+	free(before);
+	free(after);
+}
+
+static void test_fewer_places_give_the_rest_up(void **state)
+{
+	const struct config more = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 4 };
+	const struct config less = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 2 };
+	struct fleet *fleet = open_fleet(&more, NULL), *successor;
+	char *text = saved(fleet), path[150];
+
+	(void)state;
+	successor = open_fleet(&less, text);
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof path, "%s/worker-%d.sock", run_dir, i);
+		assert_int_equal(access(path, F_OK), i < 2 ? 0 : -1);
+	}
+	free(text);
+	text = saved(successor);
+	assert_int_equal(lines_of(text), 2);
+	fleet_close(successor);
+	fleet_close(fleet);
+	free(text);
+}
+
+/* Processes are taken over with their places; one whose place is gone, or that drains already, is only waited for. */
+static void test_processes_are_taken_over(void **state)
+{
+	const struct config config = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 1 };
+	struct fleet *fleet = open_fleet(&config, NULL), *successor;
+	char *text = saved(fleet), *again, changed[1000];
+	int fds[3], used = 0;
+	pid_t child = fork();
+
+	(void)state;
+	if (child == 0)
+		for (;;)
+			pause();
+	assert_int_equal(sscanf(text, "place 0 0 0 %d %d %d %n", &fds[0], &fds[1], &fds[2], &used), 3);
+	snprintf(changed, sizeof changed,
+		 "place 0 %d 5 %d %d %d %sleaving 7 %d 6\nnonsense\n\nplace\nplace 1 2\n", (int)child, fds[0],
+		 fds[1], fds[2], text + used, 999999);
+	successor = open_fleet(&config, changed);
+	assert_int_equal(fleet_running(successor), 2);
+	assert_false(fleet_is_renewed(successor));
+	assert_false(fleet_is_stuck(successor));
+	again = saved(successor);
+	assert_int_equal(lines_of(again), 2);
+	assert_contains(changed, strchr(again, '\n') + 1);
+	assert_true(fleet_reaped(successor, 999999, 0));
+	assert_false(fleet_reaped(successor, 999999, 0));
+	assert_false(fleet_reaped(successor, 999998, 0));
+	fleet_stop(successor);
+	fleet_signal(successor, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	assert_true(fleet_reaped(successor, child, SIGKILL));
+	assert_int_equal(fleet_running(successor), 0);
+	fleet_close(successor);
+	fleet_close(fleet);
+	free(again);
+	free(text);
+}
+
+static void test_names_are_told(void **state)
+{
+	const struct config config = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 2 };
+	struct fleet *fleet = open_fleet(&config, NULL);
+	char expected[300];
+	struct buf names;
+	char *text;
+
+	(void)state;
+	buf_init(&names, 4096);
+	fleet_names(fleet, &names);
+	text = buf_string(&names);
+	snprintf(expected, sizeof expected, "%s/worker-0.sock\n%s/worker-1.sock\n", run_dir, run_dir);
+	assert_string_equal(text, expected);
+	free(text);
+	buf_free(&names);
+	fleet_close(fleet);
+}
+
+static void test_a_fleet_that_cannot_listen_does_not_begin(void **state)
+{
+	const struct config one = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 1 };
+	const struct config two = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 2 };
+	struct fleet *fleet = open_fleet(&one, NULL);
+	struct buf problems;
+	char path[150];
+	sigset_t none;
+
+	(void)state;
+	sigemptyset(&none);
+	buf_init(&problems, 4096);
+	assert_null(fleet_open(&two, region, &none, NULL, &problems));
+	assert_true(buf_size(&problems) > 0);
+	buf_free(&problems);
+	snprintf(path, sizeof path, "%s/worker-1.sock", run_dir);
+	assert_int_equal(access(path, F_OK), -1);
+	snprintf(path, sizeof path, "%s/worker-0.sock", run_dir);
+	assert_int_equal(access(path, F_OK), 0);
+	fleet_close(fleet);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_many_places_with_long_names_are_handed_over),
+		cmocka_unit_test(test_fewer_places_give_the_rest_up),
+		cmocka_unit_test(test_processes_are_taken_over),
+		cmocka_unit_test(test_names_are_told),
+		cmocka_unit_test(test_a_fleet_that_cannot_listen_does_not_begin),
+	};
+
+	return cmocka_run_group_tests(tests, make_home, remove_home);
+}
