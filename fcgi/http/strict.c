@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 static size_t digits(const char *p, size_t len)
@@ -58,12 +59,32 @@ static bool is_literal_byte(char c)
 	return isalnum((unsigned char)c) || c == '+' || c == '-' || c == '.';
 }
 
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Whether none of eight bytes is a quote, a backslash or a control character: most text is like that. */
+static bool eight_plain(const char *p)
+{
+	uint64_t word, quote, backslash;
+
+	memcpy(&word, p, sizeof word);
+	quote = word ^ EACH('"');
+	backslash = word ^ EACH('\\');
+	/* Each term has the top bit of a byte set that is what it looks for, and maybe of one behind such a byte. */
+	return ((((word - EACH(0x20)) & ~word) | ((quote - EACH(1)) & ~quote) |
+		 ((backslash - EACH(1)) & ~backslash)) &
+		EACH(0x80)) == 0;
+}
+
 /* Length of the string that begins at `p` with a quote, up to a raw control character (*bad) or its other quote. */
 static size_t string_len(const char *p, size_t len, bool *bad)
 {
 	size_t at = 1;
 
 	while (at < len && p[at] != '"') {
+		if (len - at >= 8 && eight_plain(p + at)) {
+			at += 8;
+			continue;
+		}
 		if ((unsigned char)p[at] < 0x20) {
 			*bad = true;
 			return at;

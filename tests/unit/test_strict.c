@@ -72,6 +72,27 @@ static void test_strict_counts_values_outside_of_strings(void **state)
 	assert_int_equal(strict_json("\",,,,\"", 6).values, 0);
 }
 
+/* Eight bytes are looked at together: each byte in each of their places. */
+static void test_strict_sees_each_byte_anywhere_in_a_string(void **state)
+{
+	(void)state;
+	for (unsigned byte = 0; byte < 256; byte++) {
+		for (size_t at = 1; at < 20; at++) {
+			char text[21];
+			size_t expected = sizeof text;
+
+			memset(text, 'x', sizeof text);
+			text[0] = text[20] = '"';
+			text[at] = (char)byte;
+			if (byte < 0x20)
+				expected = at;
+			else if (byte == '"' && at < 19) /* what follows it is no JSON */
+				expected = at + 1;
+			assert_int_equal(strict_json(text, sizeof text).bad, expected);
+		}
+	}
+}
+
 /* Texts may end anywhere: nothing is read beyond (AddressSanitizer would tell). */
 static void test_strict_stays_inside_of_its_text(void **state)
 {
@@ -93,6 +114,7 @@ int main(void)
 		cmocka_unit_test(test_strict_takes_what_is_json),
 		cmocka_unit_test(test_strict_names_the_first_bad_byte),
 		cmocka_unit_test(test_strict_counts_values_outside_of_strings),
+		cmocka_unit_test(test_strict_sees_each_byte_anywhere_in_a_string),
 		cmocka_unit_test(test_strict_stays_inside_of_its_text),
 	};
 
