@@ -24,6 +24,8 @@ struct chat_fields {
 	struct text message, user_id, session_id, conversation_id;
 };
 
+_Static_assert(sizeof(struct chat_fields) <= FIELDS_SIZE_MAX, "room for the fields");
+
 static const struct field chat_fields[] = {
 	{ "message", FIELD_TEXT, true, offsetof(struct chat_fields, message), "用户消息，不能为空",
 	  "the user's message" },
@@ -435,21 +437,13 @@ static enum err begin_turn(struct exchange *exchange, const struct chat_fields *
 			  streams ? &stream_sink : &whole_sink, exchange, why);
 }
 
-static void chat(struct request *request, struct service *service, bool streams)
+static void chat(struct request *request, struct service *service, const struct chat_fields *fields,
+		 bool streams)
 {
-	struct chat_fields fields = { .message = { NULL, 0 } };
-	struct exchange *exchange;
-	struct json_object *doc;
+	struct exchange *exchange = calloc(1, sizeof *exchange);
 	struct error why;
 
-	if (fields_read(&doc, &fields, chat_fields, sizeof chat_fields / sizeof chat_fields[0], request,
-			&why) != ERR_OK) {
-		response_error(request, &why);
-		return;
-	}
-	exchange = calloc(1, sizeof *exchange);
 	if (exchange == NULL) {
-		fields_free(doc);
 		error_set(&why, ERR_NOMEM, NULL, "memory for a chat request");
 		response_error(request, &why);
 		return;
@@ -460,22 +454,36 @@ static void chat(struct request *request, struct service *service, bool streams)
 	buf_init(&exchange->answer, service->config->max_answer_bytes);
 	uv_timer_init(service->loop, &exchange->heartbeat);
 	exchange->heartbeat.data = exchange;
-	if (begin_turn(exchange, &fields, streams, &why) != ERR_OK) {
-		fields_free(doc);
+	if (begin_turn(exchange, fields, streams, &why) != ERR_OK) {
 		answer_error(exchange, &why);
 		return;
 	}
-	fields_free(doc);
 	fcgi_body_free(request->fcgi);
 	request_watch(request, on_leave, streams ? on_drain : NULL, exchange);
 }
 
+static void chat_whole(struct request *request, void *arg, const void *fields)
+{
+	chat(request, arg, fields, false);
+}
+
+static void chat_stream(struct request *request, void *arg, const void *fields)
+{
+	chat(request, arg, fields, true);
+}
+
+#define CHAT_FIELDS (sizeof chat_fields / sizeof chat_fields[0])
+
 void chat_post(struct request *request, void *app)
 {
-	chat(request, app, false);
+	struct service *service = app;
+
+	fields_take(request, service->loop, chat_fields, CHAT_FIELDS, chat_whole, service);
 }
 
 void chat_stream_post(struct request *request, void *app)
 {
-	chat(request, app, true);
+	struct service *service = app;
+
+	fields_take(request, service->loop, chat_fields, CHAT_FIELDS, chat_stream, service);
 }

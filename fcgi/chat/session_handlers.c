@@ -141,27 +141,26 @@ static void on_bound(void *arg, const struct error *error)
 	free(pending);
 }
 
-void session_bind_post(struct request *request, void *app)
+static void bind_fields_read(struct request *request, void *arg, const void *read)
 {
-	struct service *service = app;
-	struct bind_fields fields = { .conversation_id = { NULL, 0 } };
-	struct json_object *doc;
-	struct pending *pending;
-	struct error why;
+	const struct bind_fields *fields = read;
+	struct service *service = arg;
+	struct pending *pending = pending_new(request);
 	enum err rc;
 
-	if (fields_read(&doc, &fields, bind_fields, 1, request, &why) != ERR_OK) {
-		response_error(request, &why);
-		return;
-	}
-	pending = pending_new(request);
-	if (pending != NULL)
-		memcpy(pending->conversation_id, fields.conversation_id.bytes, fields.conversation_id.len);
-	fields_free(doc);
 	if (pending == NULL)
 		return;
+	memcpy(pending->conversation_id, fields->conversation_id.bytes, fields->conversation_id.len);
 	rc =
 	    session_bind(service->sessions, pending->session_id, pending->conversation_id, on_bound, pending);
 	if (rc != ERR_OK)
 		pending_refused(pending, rc);
+}
+
+void session_bind_post(struct request *request, void *app)
+{
+	struct service *service = app;
+
+	fields_take(request, service->loop, bind_fields, sizeof bind_fields / sizeof bind_fields[0],
+		    bind_fields_read, service);
 }

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/background.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -36,7 +37,10 @@
 #define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
-#define ACCEPT_BATCH      64   /* connections taken per turn of the loop */
+#define LARGE_AT_ONCE     2 /* large requests that are read and parsed at a time; others wait in their sockets */
+#define STALL_MS          50                 /* in which one of them must bring something while others wait */
+#define ROOM_MAX          (64 * 1024 * 1024) /* bytes that are set aside for one of them at once */
+#define ACCEPT_BATCH      64                 /* connections taken per turn of the loop */
 #define GIVE_INTERVAL_MS  10   /* between looks whether the successor has room for idle connections */
 #define ACCEPT_ALL_ROUNDS 1000 /* a flood must not keep a worker from draining */
 #define ACCEPT_PAUSE_MS   100  /* after running out of descriptors or memory */
@@ -68,7 +72,12 @@ struct fcgi_request {
 	bool keep;               /* nginx wants the connection kept after this request */
 	bool broken;             /* a write failed: wait for the loop to report the end */
 	bool pipelined; /* more bytes came while a request is in hand: leaving can be told by hang-up only */
-	bool closing;   /* DECODING: close when the thread pool is done */
+	bool held;      /* ACTIVE: the thread pool uses the body */
+	bool closing;   /* DECODING or held: close when the thread pool is done */
+	struct fcgi_request *before, *behind; /* READING: in the queue of those that wait to be */
+	bool queued;
+	struct fcgi_request **place; /* among the large ones, until its body is freed; or NULL */
+	size_t seen;                 /* bytes of it that were there at the last look for stalls */
 	bool too_big;
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
@@ -91,6 +100,9 @@ struct fcgi_server {
 	struct codec *codec;
 	struct fcgi_request *conns;
 	size_t conn_count, active;
+	struct fcgi_request *large[LARGE_AT_ONCE]; /* requests that are, or NULL */
+	struct fcgi_request *queue, *queued;       /* that wait to be: the first, the last */
+	uv_timer_t stall;                          /* runs while some wait */
 	bool draining, closed;
 	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
@@ -144,7 +156,7 @@ static void watch_state(struct fcgi_request *conn)
 		count_bytes(conn);
 	if (conn->state == CONN_DECODING || conn->state == CONN_CLOSED)
 		events = 0;
-	else if (!conn->pipelined)
+	else if (!conn->pipelined && !conn->queued)
 		events |= UV_READABLE;
 	if (buf_size(&conn->out) > 0 || conn->state == CONN_ENDING)
 		events |= UV_WRITABLE;
@@ -161,6 +173,129 @@ static void go(struct fcgi_request *conn, enum conn_state next)
 		conn->server->active++;
 	if (was && !is)
 		conn->server->active--;
+}
+
+/* ---- large requests ---- */
+
+/*
+ * Bodies of 10 MiB that come by the hundred would take gigabytes, and time of which the answers of others are made. So only
+ * a few are read, decoded and parsed at a time. The others are left where they are, at nginx, in the order of their coming.
+ */
+
+static void on_turn(uv_timer_t *timer)
+{
+	struct fcgi_request *conn = timer->data;
+
+	conn->noted = 0;
+	take_request(conn, "", 0);
+}
+
+static void leave_queue(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+
+	if (!conn->queued)
+		return;
+	conn->queued = false;
+	if (conn->before != NULL)
+		conn->before->behind = conn->behind;
+	else
+		server->queue = conn->behind;
+	if (conn->behind != NULL)
+		conn->behind->before = conn->before;
+	else
+		server->queued = conn->before;
+	conn->before = conn->behind = NULL;
+}
+
+static void join_queue(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+
+	conn->queued = true;
+	conn->before = server->queued;
+	if (conn->before != NULL)
+		conn->before->behind = conn;
+	else
+		server->queue = conn;
+	server->queued = conn;
+}
+
+/* A place among the large ones, or NULL. */
+static struct fcgi_request **free_place(struct fcgi_server *server)
+{
+	for (size_t i = 0; i < LARGE_AT_ONCE; i++)
+		if (server->large[i] == NULL)
+			return &server->large[i];
+	return NULL;
+}
+
+static void become_large(struct fcgi_request *conn, struct fcgi_request **place)
+{
+	*place = conn;
+	conn->place = place;
+	conn->seen = 0;
+	/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
+	if (conn->in.max <= ROOM_MAX)
+		buf_room(&conn->in, conn->in.max - buf_size(&conn->in));
+}
+
+/* The body is gone: the next one, if any waits, goes on in the next turn of the loop. */
+static void no_longer_large(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+	struct fcgi_request **place = conn->place, *next = server->queue;
+
+	if (place == NULL)
+		return;
+	*place = NULL;
+	conn->place = NULL;
+	if (next == NULL)
+		return;
+	leave_queue(next);
+	become_large(next, place);
+	watch_state(next);
+	uv_timer_start(&next->timer, on_turn, 0, 0);
+}
+
+/* Whoever brings nothing while others wait gives his place away. He queues again when he goes on. */
+static void on_stall_look(uv_timer_t *timer)
+{
+	struct fcgi_server *server = timer->data;
+
+	for (size_t i = 0; i < LARGE_AT_ONCE; i++) {
+		struct fcgi_request *conn = server->large[i];
+
+		if (conn == NULL || conn->state != CONN_READING)
+			continue;
+		if (conn->seen == buf_size(&conn->in))
+			no_longer_large(conn);
+		else
+			conn->seen = buf_size(&conn->in);
+	}
+	if (server->queue == NULL)
+		uv_timer_stop(timer);
+}
+
+/* Whether a request that has become large may go on; else it will when others are done. */
+static bool may_be_large(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+	struct fcgi_request **place = free_place(server);
+
+	if (conn->place != NULL)
+		return true;
+	if (place != NULL) {
+		become_large(conn, place);
+		return true;
+	}
+	join_queue(conn);
+	uv_timer_stop(&conn->timer); /* it is not the peer who makes it wait */
+	go(conn, CONN_READING);
+	watch_state(conn);
+	if (!uv_is_active((uv_handle_t *)&server->stall))
+		uv_timer_start(&server->stall, on_stall_look, STALL_MS, STALL_MS);
+	return false;
 }
 
 /* ---- closing ---- */
@@ -204,6 +339,7 @@ static void free_request(struct fcgi_request *conn)
 	conn->decoded = NULL;
 	buf_free(&conn->body);
 	buf_free(&conn->out);
+	no_longer_large(conn);
 	conn->on_leave = NULL;
 	conn->on_drain = NULL;
 }
@@ -213,10 +349,12 @@ static void close_conn(struct fcgi_request *conn)
 {
 	if (conn->state == CONN_CLOSED)
 		return;
-	if (conn->state == CONN_DECODING) {
+	if (conn->state == CONN_DECODING || conn->held) {
 		conn->closing = true; /* the pool's thread uses the buffers */
+		watch(conn, 0);
 		return;
 	}
+	leave_queue(conn);
 	go(conn, CONN_CLOSED);
 	uv_timer_stop(&conn->timer);
 	watch(conn, 0);
@@ -414,7 +552,7 @@ static void hand_out(struct fcgi_request *conn)
 	}
 	conn->too_big = conn->body.failed || buf_size(&conn->body) > server->limits.body_max;
 	if (conn->too_big)
-		buf_reset(&conn->body, 0);
+		fcgi_body_free(conn);
 	go(conn, CONN_ACTIVE);
 	watch_state(conn);
 	server->on_request(conn, server->arg);
@@ -424,7 +562,10 @@ static void on_decode_work(uv_work_t *work)
 {
 	struct fcgi_request *conn = work->data;
 
+	background_thread();
 	conn->decoded = codec_decode(NULL, buf_bytes(&conn->in), conn->used, &conn->body);
+	if (conn->used == buf_size(&conn->in))
+		buf_free(&conn->in);
 }
 
 static void on_decoded(uv_work_t *work, int status)
@@ -433,9 +574,8 @@ static void on_decoded(uv_work_t *work, int status)
 
 	(void)status;
 	conn->state = CONN_READING;
-	buf_consume(&conn->in, conn->used);
-	if (buf_size(&conn->in) == 0)
-		buf_free(&conn->in);
+	if (buf_size(&conn->in) > 0)
+		buf_consume(&conn->in, conn->used);
 	if (conn->closing)
 		close_conn(conn);
 	else
@@ -524,6 +664,8 @@ static void take_request(struct fcgi_request *conn, const char *bytes, size_t le
 
 	if (buf_size(&conn->in) > 0) {
 		if (!keep_bytes(conn, bytes, len))
+			return;
+		if (buf_size(&conn->in) > CODEC_SMALL && !may_be_large(conn))
 			return;
 		bytes = buf_bytes(&conn->in);
 		len = buf_size(&conn->in);
@@ -690,13 +832,14 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 		return rc;
 	}
 	uv_timer_init(loop, &server->pause);
-	server->open_handles = 2;
+	uv_timer_init(loop, &server->stall);
+	server->open_handles = 3;
 	server->loop = loop;
 	server->listen_fd = listen_fd;
 	server->limits = *limits;
 	server->on_request = on_request;
 	server->arg = arg;
-	server->poll.data = server->pause.data = server;
+	server->poll.data = server->pause.data = server->stall.data = server;
 	uv_poll_start(&server->poll, UV_READABLE, on_listen);
 	*out = server;
 	return ERR_OK;
@@ -743,6 +886,7 @@ void fcgi_server_close(struct fcgi_server *server)
 	server->closed = true;
 	uv_close((uv_handle_t *)&server->poll, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->pause, on_server_handle_closed);
+	uv_close((uv_handle_t *)&server->stall, on_server_handle_closed);
 	for (conn = server->conns; conn != NULL; conn = next) {
 		next = conn->next;
 		leave(conn);
@@ -778,6 +922,19 @@ void fcgi_body_free(struct fcgi_request *conn)
 {
 	buf_free(&conn->body);
 	count_bytes(conn);
+	no_longer_large(conn);
+}
+
+void fcgi_hold(struct fcgi_request *conn)
+{
+	conn->held = true;
+}
+
+void fcgi_let_go(struct fcgi_request *conn)
+{
+	conn->held = false;
+	if (conn->closing)
+		close_conn(conn);
 }
 
 void fcgi_watch(struct fcgi_request *conn, fcgi_leave_fn on_leave, fcgi_drain_fn on_drain, void *arg)

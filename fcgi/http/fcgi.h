@@ -7,6 +7,9 @@
  *
  * Life of a request: `on_request` hands it out once its body is complete. From then on it belongs to the handler
  * until fcgi_end() or until `on_leave` was called; after either the handler must not touch it again.
+ *
+ * Requests beyond 64 KiB are decoded in libuv's thread pool, and only two of them at a time are read at all and have a
+ * body: free it early.
  */
 #ifndef HTTP_FCGI_H
 #define HTTP_FCGI_H
@@ -74,8 +77,15 @@ const char *fcgi_param(const struct fcgi_request *request, const char *name);
 const char *fcgi_body(const struct fcgi_request *request, size_t *len);
 bool fcgi_body_too_big(const struct fcgi_request *request);
 
-/* Gives the body's memory back early: a stream may stay open for minutes. */
+/* Gives the body's memory back early: a stream may stay open for minutes, and others may wait for theirs. */
 void fcgi_body_free(struct fcgi_request *request);
+
+/*
+ * A thread of the pool is about to look at the request's parameters or body: they stay until fcgi_let_go(), even when the
+ * client leaves. Of that `on_leave` tells as always; then fcgi_let_go() is all that may still be called.
+ */
+void fcgi_hold(struct fcgi_request *request);
+void fcgi_let_go(struct fcgi_request *request);
 
 /* Whom to tell. Set within on_request, or whenever the handler changes. */
 void fcgi_watch(struct fcgi_request *request, fcgi_leave_fn on_leave, fcgi_drain_fn on_drain, void *arg);

@@ -5,13 +5,19 @@
 
 #include <json-c/json.h>
 #include <limits.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/background.h"
 #include "base/utf8.h"
+#include "http/response.h"
 #include "http/strict.h"
 
-#define DEPTH_MAX  32    /* nesting of a request body */
+#define DEPTH_MAX 32 /* nesting of a request body */
+#define LARGE \
+	(64 * 1024) /* bytes of a body that is parsed in the thread pool: here it would take milliseconds */
 #define VALUES_MAX 10000 /* a body of 10 MiB may hold one long text, but not a million objects */
 
 bool fields_content_type_ok(const char *type)
@@ -175,21 +181,132 @@ enum err fields_parse(struct json_object **doc, void *out, const struct field *f
 	return rc;
 }
 
-enum err fields_read(struct json_object **doc, void *out, const struct field *fields, size_t count,
-		     const struct request *request, struct error *why)
+static enum err check_request(const struct request *request, struct error *why)
 {
-	size_t len;
-	const char *body = fcgi_body(request->fcgi, &len);
-
-	*doc = NULL;
 	if (fcgi_body_too_big(request->fcgi))
 		return error_set(why, ERR_TOO_BIG, NULL, "body beyond MAX_REQUEST_SIZE");
 	if (!fields_content_type_ok(fcgi_param(request->fcgi, "CONTENT_TYPE")))
 		return error_set(why, ERR_MEDIA_TYPE, NULL, "Content-Type is not JSON");
-	return fields_parse(doc, out, fields, count, body, len, why);
+	return ERR_OK;
 }
 
 void fields_free(struct json_object *doc)
 {
 	json_object_put(doc);
+}
+
+/* ---- large bodies ---- */
+
+/* For the caller's struct. */
+struct room {
+	max_align_t bytes[FIELDS_SIZE_MAX / sizeof(max_align_t)];
+};
+
+/* A body that a thread of the pool parses. */
+struct parsing {
+	uv_work_t work;
+	struct request *request; /* NULL once the client has left */
+	struct fcgi_request *fcgi;
+	fields_fn fn;
+	void *arg;
+	const struct field *table;
+	size_t count;
+	struct json_object *doc;
+	enum err rc;
+	struct error why;
+	struct room room;
+};
+
+static void on_leave(void *arg)
+{
+	struct parsing *parsing = arg;
+
+	parsing->request = NULL;
+	uv_cancel((uv_req_t *)&parsing->work);
+}
+
+static void on_work(uv_work_t *work)
+{
+	struct parsing *parsing = work->data;
+	size_t len;
+	const char *body = fcgi_body(parsing->fcgi, &len);
+
+	background_thread();
+	parsing->rc = fields_parse(&parsing->doc, &parsing->room, parsing->table, parsing->count, body, len,
+				   &parsing->why);
+}
+
+static void on_parsed(uv_work_t *work, int status)
+{
+	struct parsing *parsing = work->data;
+	struct request *request = parsing->request;
+
+	(void)status; /* cancelled, when the client has left */
+	if (request != NULL)
+		request_watch(request, NULL, NULL, NULL);
+	fcgi_let_go(parsing->fcgi);
+	if (request != NULL)
+		fcgi_body_free(request->fcgi); /* the document has its texts */
+	if (request != NULL && parsing->rc != ERR_OK)
+		response_error(request, &parsing->why);
+	else if (request != NULL)
+		parsing->fn(request, parsing->arg, &parsing->room);
+	fields_free(parsing->doc);
+	free(parsing);
+}
+
+static enum err parse_in_pool(struct request *request, uv_loop_t *loop, const struct field *fields,
+			      size_t count, fields_fn fn, void *arg, struct error *why)
+{
+	struct parsing *parsing = calloc(1, sizeof *parsing);
+
+	if (parsing == NULL)
+		return error_set(why, ERR_NOMEM, NULL, "memory to parse a large body");
+	parsing->work.data = parsing;
+	parsing->request = request;
+	parsing->fcgi = request->fcgi;
+	parsing->fn = fn;
+	parsing->arg = arg;
+	parsing->table = fields;
+	parsing->count = count;
+	if (uv_queue_work(loop, &parsing->work, on_work, on_parsed) != 0) {
+		free(parsing);
+		return error_set(why, ERR_NOMEM, NULL, "a thread to parse a large body");
+	}
+	fcgi_hold(request->fcgi);
+	request->doing = "parsing the body";
+	request_watch(request, on_leave, NULL, parsing);
+	return ERR_OK;
+}
+
+static enum err parse_now(struct request *request, const struct field *fields, size_t count, fields_fn fn,
+			  void *arg, struct error *why)
+{
+	struct room room = { 0 };
+	struct json_object *doc;
+	size_t len;
+	const char *body = fcgi_body(request->fcgi, &len);
+	enum err rc = fields_parse(&doc, &room, fields, count, body, len, why);
+
+	if (rc != ERR_OK)
+		return rc;
+	fn(request, arg, &room);
+	fields_free(doc);
+	return ERR_OK;
+}
+
+void fields_take(struct request *request, uv_loop_t *loop, const struct field *fields, size_t count,
+		 fields_fn fn, void *arg)
+{
+	struct error why;
+	size_t len;
+	enum err rc = check_request(request, &why);
+
+	fcgi_body(request->fcgi, &len);
+	if (rc == ERR_OK && len > LARGE)
+		rc = parse_in_pool(request, loop, fields, count, fn, arg, &why);
+	else if (rc == ERR_OK)
+		rc = parse_now(request, fields, count, fn, arg, &why);
+	if (rc != ERR_OK)
+		response_error(request, &why);
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <uv.h>
 
 #include "base/error.h"
 #include "http/request.h"
@@ -35,18 +36,26 @@ struct text {
 	size_t len;
 };
 
+#define FIELDS_SIZE_MAX 256 /* bytes of a struct that a table fills */
+
+/* `fields` is the struct that the table fills; it and its texts are lent until this returns. The request is the callee's. */
+typedef void (*fields_fn)(struct request *request, void *arg, const void *fields);
+
 /*
- * Checks the request's Content-Type and body and fills the struct text fields of `out` (zeroed by the caller).
+ * Checks the request's Content-Type and body, and calls `fn` with the fields: before this returns, or later when the body is
+ * large, which is parsed in libuv's thread pool. Fields that are not as they must be are answered here, and when the client
+ * leaves meanwhile nobody is told. The request is no longer the caller's.
+ */
+void fields_take(struct request *request, uv_loop_t *loop, const struct field *fields, size_t count,
+		 fields_fn fn, void *arg);
+
+/*
+ * The same for a body at hand, without a request around it: fills the struct text fields of `out` (zeroed by the caller).
  * *doc owns the texts: free it with fields_free(). On an error *doc is NULL and `why` is the client's answer.
  */
-enum err fields_read(struct json_object **doc, void *out, const struct field *fields, size_t count,
-		     const struct request *request, struct error *why);
-
-void fields_free(struct json_object *doc);
-
-/* The same for a body at hand, without a request around it. */
 enum err fields_parse(struct json_object **doc, void *out, const struct field *fields, size_t count,
 		      const char *body, size_t len, struct error *why);
+void fields_free(struct json_object *doc);
 
 /* Whether a Content-Type (or "" for none) means JSON in UTF-8. */
 bool fields_content_type_ok(const char *content_type);
