@@ -576,6 +576,7 @@ enum err coze_chat_start(struct coze_chat **out, struct coze *coze, const struct
 	/* Escaping makes a text at most six times longer; the rest is bounded by ids. */
 	buf_init(&body, question->text_len * 6 + 8192);
 	buf_init(&path, 2048);
+	buf_room(&body, question->text_len + 1024); /* mostly enough: growing would copy a long text */
 	write_question(&body, coze, question);
 	write_path(&path, "/chat", question->conversation_id, "");
 	if (!body.failed && !path.failed)

@@ -283,9 +283,9 @@ static void test_config_refuses_and_says_what_is_allowed(void **state)
 	set_required(NULL);
 	assert_refused("REDIS_URL", "http://:SECRET@localhost", "REDIS_URL: must be redis://");
 	set_required(NULL);
-	assert_refused("REDIS_URL", "redis://:SECRET@localhost:port", "unix://path (");
+	assert_refused("REDIS_URL", "redis://:SECRET@localhost:port", "unix://path; ");
 	set_required(NULL);
-	assert_refused("REDIS_URL", "redis://:SECRET@localhost/db", "unix://path (");
+	assert_refused("REDIS_URL", "redis://:SECRET@localhost/db", "unix://path; ");
 }
 
 static void test_config_redis_url_is_taken_apart_at_once(void **state)
@@ -714,14 +714,14 @@ static void test_config_knows_lists_of_addresses(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(good); i++) {
-		setenv("REDIS_SENTINELS", good[i], 1);
+		setenv("WORKER_ADDRESSES", good[i], 1);
 		config = load_good();
-		assert_string_equal(config.redis_sentinels, good[i]);
+		assert_string_equal(config.worker_addresses, good[i]);
 		config_fini(&config);
 	}
 	for (size_t i = 0; i < COUNT(bad); i++) {
 		set_required(NULL);
-		assert_refused("REDIS_SENTINELS", bad[i], ": must be host:port, or several with commas");
+		assert_refused("WORKER_ADDRESSES", bad[i], ": must be host:port, or several with commas");
 	}
 }
 
