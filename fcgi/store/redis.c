@@ -51,6 +51,7 @@ struct redis {
 	unsigned preparing;           /* answers still to come in PREPARING */
 	char (*sha)[41];              /* per script, as Redis told */
 	struct command *first, *last; /* sent and not answered, oldest first */
+	struct command *overdue;      /* the first one, when its time was seen to be up; else NULL */
 	bool resolving;
 	bool closed;
 	bool told_down; /* the log knows */
@@ -186,11 +187,16 @@ static void on_command_limit(uv_timer_t *timer)
 
 	if (redis->first == NULL)
 		return;
-	if (now - redis->first->sent_ms >= redis->options.command_ms)
-		go_down(redis, "a command was not answered in time");
-	else
+	if (now - redis->first->sent_ms < redis->options.command_ms) {
 		uv_timer_start(timer, on_command_limit,
 			       redis->first->sent_ms + redis->options.command_ms - now, 0);
+	} else if (redis->overdue != redis->first) {
+		/* Perhaps it was us who could not read: timers come before sockets in a round of the loop. */
+		redis->overdue = redis->first;
+		uv_timer_start(timer, on_command_limit, 1, 0);
+	} else {
+		go_down(redis, "a command was not answered in time");
+	}
 }
 
 static void enqueue(struct command *command)
@@ -223,6 +229,8 @@ static void dequeue(struct command *command)
 	if (*link == NULL)
 		return;
 	*link = command->next;
+	if (redis->overdue == command)
+		redis->overdue = NULL;
 	if (redis->last == command)
 		redis->last = before;
 }

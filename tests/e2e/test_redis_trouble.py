@@ -5,6 +5,8 @@ workers live, the log stays readable, and service resumes by itself within two s
 """
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import struct
 import threading
@@ -471,3 +473,31 @@ def test_password_and_database(make_stack, login):
         assert {answer.status_code for answer in answers} == {200}
         assert stack.info('db').json()['message_count'] == 5
         assert stack.worker_pids() == pids
+
+
+def test_a_worker_that_could_not_read_does_not_blame_redis(server, make_stack):
+    stack = make_stack(WORKERS='1', REDIS_URL=server.tcp_url)
+    worker, = stack.worker_pids()
+    with ThreadPoolExecutor(1) as pool:
+        server.freeze()
+        answer = pool.submit(stack.chat, 'hi', session_id='s')
+        wait_for(lambda: waiting_bytes(server.port) > 0, what='the command being sent')
+        os.kill(worker, signal.SIGSTOP)
+        server.thaw()
+        wait_for(lambda: waiting_bytes(server.port) == 0, what='Redis having read it')
+        stopped = time.monotonic()
+        wait_for(lambda: time.monotonic() > stopped + 1.5, what='more than the limit of a command')
+        os.kill(worker, signal.SIGCONT)
+        assert answer.result(20).status_code == 200
+    assert 'state=down' not in stack.api_log()
+
+
+def waiting_bytes(port):
+    """Bytes that the kernel holds for the server on this port and it has not read."""
+    total = 0
+    with open('/proc/net/tcp', encoding='ascii') as table:
+        for line in table.readlines()[1:]:
+            words = line.split()
+            if int(words[1].split(':')[1], 16) == port and words[3] == '01':
+                total += int(words[4].split(':')[1], 16)
+    return total
