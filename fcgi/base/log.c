@@ -82,7 +82,7 @@ bool log_wants(enum log_level level)
 static bool needs_quotes(const char *text)
 {
 	for (size_t i = 0; text[i] != '\0' && i < VALUE_MAX; i++)
-		if ((unsigned char)text[i] <= ' ' || text[i] == '"' || text[i] == '=' || text[i] == '\\')
+		if ((unsigned char)text[i] <= ' ' || strchr("\"'=\\", text[i]) != NULL)
 			return true;
 	return false;
 }

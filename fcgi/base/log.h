@@ -48,7 +48,7 @@ bool log_wants(enum log_level level);
 
 /*
  * Writes a line of `count` fields. Values may be hostile: control characters, quotes and invalid UTF-8 are
- * escaped, long ones are cut, a value with blanks is quoted. Fields without text ("") are left out.
+ * escaped, long ones are cut, a value with blanks or quotes is quoted. Fields without text ("") are left out.
  */
 void log_fields(enum log_level level, const char *event, const struct log_field *fields, size_t count);
 

@@ -136,10 +136,10 @@ static void answer_error(struct exchange *exchange, const struct error *error)
 
 /* ---- whole answers ---- */
 
-static enum err ignore_accepted(void *arg, const struct coze_ids *ids)
+/* For the log: the client may leave before the end. */
+static enum err whole_accepted(void *arg, const struct coze_ids *ids)
 {
-	(void)arg;
-	(void)ids;
+	learn(arg, ids);
 	return ERR_OK;
 }
 
@@ -190,7 +190,7 @@ static void whole_done(void *arg, const struct coze_ids *ids, const struct error
 		answer_whole(exchange);
 }
 
-static const struct turn_sink whole_sink = { ignore_accepted, collect_text, whole_done };
+static const struct turn_sink whole_sink = { whole_accepted, collect_text, whole_done };
 
 /* ---- streams ---- */
 

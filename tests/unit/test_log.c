@@ -145,6 +145,7 @@ static void test_log_escapes_hostile_values(void **state)
 		{ " ", "\" \"" },
 		{ "a\"b", "\"a\\\"b\"" },
 		{ "\"", "\"\\\"\"" },
+		{ "it's", "\"it's\"" }, /* what cuts words as a shell does must not take it for the begin of one */
 		{ "back\\slash", "\"back\\\\slash\"" },
 		{ "\\", "\"\\\\\"" },
 		{ "\\x0a", "\"\\\\x0a\"" }, /* not to be taken for an escaped line feed */
