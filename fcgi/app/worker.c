@@ -54,7 +54,7 @@ struct worker {
 	const struct config *config;
 	struct worker_options options;
 	uint64_t requests;
-	uint64_t round_began_ns; /* of the loop; 0: not yet */
+	uint64_t sampled_ns;     /* when the sampler ran last; 0: not yet */
 	uint64_t *breaker_gauge; /* where this worker's breaker is counted; NULL: nowhere */
 	struct fcgi_server *server;
 	struct transport *transport;
@@ -72,8 +72,6 @@ struct worker {
 	uint64_t start_until_ms;
 	int status; /* of the process, in the end */
 	uv_timer_t sampler;
-	uv_prepare_t before_wait;
-	uv_check_t after_wait;
 	uv_poll_t handoff; /* SERVING: connections of a predecessor */
 	uint64_t linger_until_ms, settle_until_ms;
 };
@@ -223,19 +221,17 @@ static void on_request(struct fcgi_request *request, void *arg)
 
 /* ---- measuring ---- */
 
-static void on_before_wait(uv_prepare_t *prepare)
+/*
+ * How late the sampler is, is how late everybody is: callbacks that take long, too little processor time, a machine that
+ * stood still. (libuv rounds timers to milliseconds.)
+ */
+static void measure_lag(struct worker *worker)
 {
-	struct worker *worker = prepare->data;
+	uint64_t now = uv_hrtime(), due = worker->sampled_ns + SAMPLE_MS * UINT64_C(1000000);
 
-	if (worker->round_began_ns != 0)
-		metric_observe(&metrics->counters.loop_time, (uv_hrtime() - worker->round_began_ns) / 1000);
-}
-
-static void on_after_wait(uv_check_t *check)
-{
-	struct worker *worker = check->data;
-
-	worker->round_began_ns = uv_hrtime();
+	if (worker->sampled_ns != 0)
+		metric_observe(&metrics->counters.loop_lag, now > due ? (now - due) / 1000 : 0);
+	worker->sampled_ns = now;
 }
 
 static void on_sample(uv_timer_t *timer)
@@ -244,6 +240,7 @@ static void on_sample(uv_timer_t *timer)
 	const struct breaker *breaker = &worker->service.turns.breaker;
 	uint64_t *gauge = &metrics->gauges.breakers[METRICS_BREAKER_CLOSED];
 
+	measure_lag(worker);
 	if (breaker_is_open(breaker))
 		gauge = &metrics->gauges.breakers[breaker_wait_ms(breaker, uv_now(&worker->loop)) > 0
 						      ? METRICS_BREAKER_OPEN
@@ -266,18 +263,13 @@ static void init_loop(struct worker *worker)
 	uv_signal_init(&worker->loop, &worker->on_usr1);
 	uv_signal_init(&worker->loop, &worker->on_usr2);
 	uv_timer_init(&worker->loop, &worker->sampler);
-	uv_prepare_init(&worker->loop, &worker->before_wait);
-	uv_check_init(&worker->loop, &worker->after_wait);
 	if (worker->options.handoff != NULL)
 		uv_poll_init(&worker->loop, &worker->handoff, worker->options.handoff->in);
 	worker->handoff.data = worker;
 	worker->timer.data = worker->on_term.data = worker->on_quit.data = worker->on_int.data = worker;
-	worker->on_usr2.data = worker->sampler.data = worker->before_wait.data = worker->after_wait.data =
-	    worker;
+	worker->on_usr2.data = worker->sampler.data = worker;
 	uv_signal_start(&worker->on_usr1, on_usr1, SIGUSR1);
 	uv_signal_start(&worker->on_usr2, on_usr2, SIGUSR2);
-	uv_prepare_start(&worker->before_wait, on_before_wait);
-	uv_check_start(&worker->after_wait, on_after_wait);
 	uv_timer_start(&worker->sampler, on_sample, 0, SAMPLE_MS);
 	uv_signal_start(&worker->on_term, on_term, SIGTERM);
 	uv_signal_start(&worker->on_quit, on_term, SIGQUIT);
@@ -461,8 +453,6 @@ static void close_parts(struct worker *worker)
 	uv_close((uv_handle_t *)&worker->sampler, NULL);
 	if (worker->options.handoff != NULL)
 		uv_close((uv_handle_t *)&worker->handoff, NULL);
-	uv_close((uv_handle_t *)&worker->before_wait, NULL);
-	uv_close((uv_handle_t *)&worker->after_wait, NULL);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
 	if (worker->service.sessions != NULL)
 		sessions_close(worker->service.sessions);

@@ -330,8 +330,9 @@ static void write_process(struct buf *out, const struct metrics_block *sum)
 	gauge(out, "buffer_bytes",
 	      "Bytes held: request bodies, answers so far, output that clients have not read.",
 	      sum->gauges.buffers, LABEL("buffer", buffers));
-	histogram(out, "loop_lag_seconds", "Time of one round of the event loop: how long others waited.",
-		  &sum->counters.loop_time, NO_LABEL);
+	histogram(out, "loop_lag_seconds",
+		  "How late the event loop looks at a timer, ten times a second: how long others wait.",
+		  &sum->counters.loop_lag, NO_LABEL);
 	counter(out, "log_failures_total", "Log lines that could not be written.",
 		&sum->counters.log_failures, NO_LABEL);
 }

@@ -95,7 +95,7 @@ struct metrics_counters {
 	uint64_t retries;
 	struct metrics_histogram redis_time;
 	uint64_t redis_failures;
-	struct metrics_histogram loop_time;
+	struct metrics_histogram loop_lag;
 	uint64_t log_failures;
 	uint64_t reloads_ok, reloads_refused;
 };

@@ -333,7 +333,10 @@ def open_logs(stack):
     found = set()
     for pid in [stack.pids()['workers'], *stack.worker_pids()]:
         for number in os.listdir('/proc/%d/fd' % pid):
-            name = os.readlink('/proc/%d/fd/%s' % (pid, number))
+            try:
+                name = os.readlink('/proc/%d/fd/%s' % (pid, number))
+            except OSError:  # closed meanwhile
+                continue
             if os.path.basename(name).startswith(('api_server.log', 'elsewhere.log')):
                 found.add(name)
     return found
