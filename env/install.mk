@@ -18,7 +18,9 @@ sysusersdir    = $(prefix)/lib/sysusers.d
 tmpfilesdir    = $(prefix)/lib/tmpfiles.d
 INSTALL        = install
 
-SHARED = $(shell find nginx env/monitoring -type f ! -name entry)
+# Of others' code, what nginx serves, with its license.
+VENDOR = $(wildcard $(addprefix nginx/node_modules/markdown-it/,LICENSE dist/browser/markdown-it.esm.min.mjs))
+SHARED = $(shell find nginx env/monitoring -name node_modules -prune -o -type f ! -name entry -print) $(VENDOR)
 DOCS   = README.md env/example.env redis/redis.conf
 UNITS  = coze-chat.service coze-chat-nginx.service
 
