@@ -72,6 +72,8 @@ static const struct option options[] = {
 	  "comma-separated origins that browsers may call from, or *" },
 	{ "API_KEYS", KIND_KEYS, SECRET, FIELD(api_keys), "", 0, 0, NULL,
 	  "comma-separated keys, one of which a client must send; empty: open" },
+	{ "APP_NOTICE", KIND_TEXT, 0, FIELD(app_notice), "", 0, 0, NULL,
+	  "what the chat page always tells its visitors, such as an emergency number; Markdown, one line" },
 	{ "CHAT_TIMEOUT_SECONDS", KIND_SECONDS, 0, FIELD(chat_timeout_ms), "60", 100, 1 * HOURS, NULL,
 	  "longest /chat" },
 	{ "CLIENT_BURST", KIND_COUNT, 0, FIELD(client_burst), "50", 0, 1000000, NULL,

@@ -66,6 +66,7 @@ struct config {
 	char *allowed_origins;
 	char *api_keys;       /* secret */
 	char *admin_api_keys; /* secret */
+	char *app_notice;     /* "" when there is none */
 	uint64_t max_request_size;
 	uint64_t workers;
 	uint64_t drain_timeout_ms;

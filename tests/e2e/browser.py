@@ -1,0 +1,96 @@
+"""
+A real Chromium without a window, for the tests of pages. It writes only below a directory of its own, and remembers every
+request that it made and every complaint on its console.
+"""
+import json
+import shutil
+import tempfile
+import time
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+PHONE = (390, 844)
+DESKTOP = (1280, 800)
+
+
+class Browser(webdriver.Chrome):
+    def __init__(self, language='zh-CN', size=DESKTOP):
+        self.home = tempfile.mkdtemp(prefix='cz-chromium-')
+        options = Options()
+        options.binary_location = '/usr/bin/chromium'
+        for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
+                         '--disable-extensions', '--disable-background-networking', '--disable-component-update',
+                         '--disable-sync', '--hide-scrollbars', '--lang=' + language, '--user-data-dir=' + self.home):
+            options.add_argument(argument)
+        options.add_experimental_option('prefs', {'intl.accept_languages': language})
+        options.set_capability('goog:loggingPrefs', {'performance': 'ALL', 'browser': 'ALL'})
+        environment = {'HOME': self.home, 'PATH': '/usr/bin:/bin', 'LANGUAGE': language.replace('-', '_')}
+        super().__init__(options=options, service=Service('/usr/bin/chromedriver', env=environment))
+        self.requests = []
+        self.complaints = []
+        self.set_script_timeout(30)
+        self.size(size)
+
+    def size(self, size):
+        width, height = size
+        self.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                             {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': width < 600})
+        self.execute_cdp_cmd('Emulation.setTouchEmulationEnabled', {'enabled': width < 600})
+
+    def prefer(self, **features):
+        """prefer(color_scheme='dark', reduced_motion='reduce')"""
+        self.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [
+            {'name': 'prefers-' + name.replace('_', '-'), 'value': value} for name, value in features.items()]})
+
+    def offline(self, away):
+        self.execute_cdp_cmd('Network.enable', {})
+        self.execute_cdp_cmd('Network.emulateNetworkConditions',
+                             {'offline': away, 'latency': 0, 'downloadThroughput': -1, 'uploadThroughput': -1})
+
+    def listen(self):
+        """Takes over what was logged since the last time: addresses asked for, and complaints on the console."""
+        for entry in self.get_log('performance'):
+            message = json.loads(entry['message'])['message']
+            if message['method'] == 'Network.requestWillBeSent':
+                self.requests.append(message['params']['request']['url'])
+        self.complaints += [entry['message'] for entry in self.get_log('browser')]
+
+    def open_page(self, url):
+        """As somebody who was never here: nothing is stored, nothing is emulated."""
+        for handle in self.window_handles[1:]:
+            self.switch_to.window(handle)
+            self.close()
+        self.switch_to.window(self.window_handles[0])
+        self.get('about:blank')  # a page that is left may store something
+        self.execute_cdp_cmd('Storage.clearDataForOrigin', {'origin': url, 'storageTypes': 'all'})
+        self.size(DESKTOP)
+        self.prefer()
+        self.get(url)
+        self.execute_script('sessionStorage.clear()')
+        self.listen()
+        self.requests, self.complaints = [], []
+        self.get(url)
+
+    def all(self, selector):
+        return self.find_elements('css selector', selector)
+
+    def one(self, selector, seconds=10):
+        """The first that is shown, once there is one."""
+        end = time.monotonic() + seconds
+        while True:
+            for found in self.all(selector):
+                if found.is_displayed():
+                    return found
+            assert time.monotonic() < end, '%s is not shown' % selector
+            time.sleep(0.02)
+
+    def js(self, script, *arguments):
+        return self.execute_script('return ' + script, *arguments)
+
+    def close_all(self):
+        try:
+            self.quit()
+        finally:
+            shutil.rmtree(self.home, ignore_errors=True)
