@@ -30,6 +30,7 @@ export class Composer {
       event.preventDefault();
       if (page.isRunning()) page.stop();
       else this.#send();
+      this.focus(); // the button is another one now
     });
     addEventListener('resize', () => this.#fit());
     this.translate();

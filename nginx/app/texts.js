@@ -110,7 +110,7 @@ const zh = {
 
 const en = {
   tag: 'en',
-  name: "Let's talk",
+  name: 'Let’s talk',
   skip: 'Skip to the message box',
   conversations: 'Conversations',
   newConversation: 'New conversation',

@@ -22,6 +22,8 @@ class Browser(webdriver.Chrome):
         options.binary_location = '/usr/bin/chromium'
         for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
                          '--disable-extensions', '--disable-background-networking', '--disable-component-update',
+                         # A mouse; without a window there is none.
+                         '--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4',
                          '--disable-sync', '--hide-scrollbars', '--lang=' + language, '--user-data-dir=' + self.home):
             options.add_argument(argument)
         options.add_experimental_option('prefs', {'intl.accept_languages': language})

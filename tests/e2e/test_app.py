@@ -233,6 +233,7 @@ def test_an_answer_that_was_stopped_can_be_asked_for_again(page):
     page.browser.one('.dots')
     page.browser.one('.send.stop').click()
     page.service.sim.queue(answer='好的')
+    assert page.browser.switch_to.active_element == page.composer
     [again] = [button for button in page.browser.all('.actions button') if button.text == '重新提问']
     again.click()
     wait_for(lambda: page.answers() == ['好的'])

@@ -38,8 +38,17 @@ def test_everything_that_an_installed_system_needs_is_there(tree):
             'etc/coze-chat/coze-chat.env': 0o640}.items():
         assert files.pop(path, None) == mode, path
     assert not [path for path in files if not path.startswith(('usr/local/share/coze-chat/', 'usr/local/share/doc/'))]
-    for name in set(os.listdir(os.path.join(TOP, 'nginx'))) - {'entry'}:  # which is the container's
-        assert read(TOP, 'nginx', name) == read(tree, 'usr/local/share/coze-chat/nginx', name)
+    for path in files_below(os.path.join(TOP, 'nginx')):
+        if path != 'entry' and not path.startswith('node_modules/'):  # which is the container's
+            assert read(TOP, 'nginx', path) == read(tree, 'usr/local/share/coze-chat/nginx', path)
+
+
+def test_of_the_code_of_others_only_what_is_served_is_installed(tree):
+    served = set(re.findall(rb'@FILES@/node_modules/([^/"]+)/', read(TOP, 'nginx', 'static.conf.in')))
+    installed = [path.split('/node_modules/')[1] for path in files_below(tree) if '/node_modules/' in path]
+    assert served and {path.split('/')[0].encode() for path in installed} == served
+    assert 'markdown-it/dist/browser/markdown-it.esm.min.mjs' in installed and 'markdown-it/LICENSE' in installed
+    assert len(installed) <= 5 * len(served)
 
 
 def test_no_name_is_left_open_and_no_file_knows_where_it_was_built(tree):
