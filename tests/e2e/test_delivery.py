@@ -58,7 +58,7 @@ def test_who_left_the_queue_for_a_slot_holds_nobody_up(make_stack):
     with ThreadPoolExecutor(20) as pool:
         for done in [pool.submit(leave, number) for number in range(20)]:
             done.result()
-    wait_for(lambda: stack.api_log().count('path=/chat status=499') == 20, what='the leaving being noticed')
+    wait_for(lambda: stack.api_log().count('route=/chat status=499') == 20, what='the leaving being noticed')
     began = time.monotonic()
     assert stack.chat('next').status_code == 200
     assert time.monotonic() - began < 2  # its own slot, and perhaps one that was used meanwhile

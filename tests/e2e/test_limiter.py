@@ -16,6 +16,7 @@ from stack import directive, wait_for
 
 SLOT = 'coze:limit:start'
 LATE = 1  # seconds that a busy machine may add
+JITTER_MS = 40  # of a start on its way to the simulator
 
 
 def redis_of(stack):
@@ -44,9 +45,24 @@ def words(stack):
     return [entry['body']['additional_messages'][-1]['content'].split(' ')[0] for entry in starts(stack)]
 
 
+def start_times(stack):
+    return [entry['t_ms'] for entry in starts(stack)]
+
+
 def gaps(stack):
-    times = [entry['t_ms'] for entry in starts(stack)]
+    times = start_times(stack)
     return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+def assert_kept_apart(stack, interval_ms=500):
+    """
+    Times are those at the simulator. On a busy machine one start gets there some milliseconds late and the next one does
+    not; but however many there are, they take their time.
+    """
+    times = start_times(stack)
+    for first in range(len(times)):
+        for last in range(first + 1, len(times)):
+            assert times[last] - times[first] >= (last - first) * interval_ms - JITTER_MS, gaps(stack)
 
 
 def test_twenty_messages_at_once_on_two_machines(both):
@@ -61,7 +77,7 @@ def test_twenty_messages_at_once_on_two_machines(both):
     late = [(answer, seconds) for answer, seconds in answers if answer.status_code != 200]
     # 4 s hold eight starts and a bit; while the twenty arrive, another slot or two may come into reach.
     assert 8 <= len(good) <= 12 and len(starts(both[0])) == len(good)
-    assert min(gaps(both[0])) >= 500, gaps(both[0])
+    assert_kept_apart(both[0])
     assert max(gaps(both[0])) < 500 + LATE * 1000
     assert max(good) < 4 + LATE
     for answer, seconds in late:
@@ -82,14 +98,15 @@ def test_first_come_first_served(both):
             wait_for(lambda: link.get(SLOT) != before, what='a slot')
         assert [answer.result().status_code for answer in answers] == [200] * 8
     assert words(both[0]) == ['m%d' % number for number in range(8)]
-    assert min(gaps(both[0])) >= 500, gaps(both[0])
+    assert_kept_apart(both[0])
 
 
 def test_a_retry_waits_for_a_slot_too(both):
     both[0].sim.queue(fault='occupied')
     with ThreadPoolExecutor(3) as pool:
         assert {answer.status_code for answer in pool.map(lambda number: both[number % 2].chat('m'), range(3))} == {200}
-    assert len(starts(both[0])) == 4 and min(gaps(both[0])) >= 500
+    assert len(starts(both[0])) == 4
+    assert_kept_apart(both[0])
 
 
 def test_a_quiet_service_makes_nobody_wait(both):
