@@ -373,14 +373,17 @@ static void close_conn(struct fcgi_request *conn)
 	close(conn->fd);
 }
 
+static bool may_be_given(const struct fcgi_request *conn)
+{
+	return conn->server->give != NULL && conn->state == CONN_IDLE && buf_size(&conn->in) == 0;
+}
+
 /* Draining: an idle connection goes to the successor, if there is one that has room for it now. */
 static bool give_away(struct fcgi_request *conn)
 {
 	struct fcgi_server *server = conn->server;
 
-	if (server->give == NULL || conn->state != CONN_IDLE || buf_size(&conn->in) > 0)
-		return false;
-	if (!server->give(server->drain_arg, conn->fd))
+	if (!may_be_given(conn) || !server->give(server->drain_arg, conn->fd))
 		return false;
 	close_conn(conn);
 	return true;
@@ -852,7 +855,8 @@ static void on_give_again(uv_timer_t *timer)
 
 	for (conn = server->conns; conn != NULL; conn = next) {
 		next = conn->next;
-		give_away(conn);
+		if (may_be_given(conn) && !give_away(conn))
+			return; /* no room now: there is none for the others either */
 	}
 }
 

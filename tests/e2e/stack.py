@@ -5,7 +5,6 @@ state the test can reach. Everything lives in one short temporary directory, on 
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import time
@@ -122,12 +121,9 @@ class Stack(Service):
             raise
         return self
 
-    def close(self):
-        try:
-            self.down()
-            self.sim.stop()
-        finally:
-            shutil.rmtree(self.home, ignore_errors=True)
+    def stop_all(self):
+        self.down()
+        self.sim.stop()
 
     def chat(self, message, timeout=30, **fields):
         return requests.post(self.url + '/chat', json={'message': message, **fields}, timeout=timeout)

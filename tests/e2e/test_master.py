@@ -3,6 +3,7 @@ The master on its worst days: signals at the wrong moment and in floods, program
 then do not work, workers that hang, crash and are killed while they are replaced.
 """
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 import pytest
 import requests
 
+from fastcgi import Link, request, worker_socket
 from load import Load
 from service import TOP, free_port, is_alive
 from stack import directive, parse_stream, wait_for
@@ -313,6 +315,12 @@ def test_a_log_that_cannot_be_opened_does_not_stop_a_reload(make_stack, tmp_path
 
 # ---- workers that misbehave ----
 
+def processor_seconds(pid):
+    with open('/proc/%d/stat' % pid) as file:
+        fields = file.read().rsplit(') ', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def answers_within(stack, seconds, count):
     try:
         return all(stack.chat('hi', timeout=seconds).status_code == 200 for _ in range(count))
@@ -372,6 +380,38 @@ def test_workers_killed_while_they_are_replaced(make_stack):
     for gauge in 'coze_chat_open_streams', 'coze_chat_workers{state="starting"}', 'coze_chat_workers{state="draining"}':
         assert metric(stack, gauge) == 0
     assert stack.chat('hi').status_code == 200
+
+
+def test_a_frozen_successor_costs_its_predecessor_no_time(make_stack):
+    """There are more idle connections than it has room for: the rest is kept, and served, until it takes them."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    stack = make_stack(WORKERS='1')
+    old = stack.worker_pids()[0]
+    links = [Link(worker_socket(stack)) for _ in range(5000)]
+    try:
+        for link in links:
+            link.send(request('GET', '/', keep=True))
+            assert link.answer()[0] == 200
+        os.kill(old, signal.SIGSTOP)
+        hup(stack)
+        wait_for(lambda: len(events(stack, 'serving')) == 2, what='the successor')
+        new = [pid for pid in stack.worker_pids() if pid != old][0]
+        os.kill(new, signal.SIGSTOP)
+        os.kill(old, signal.SIGCONT)
+        try:
+            wait_for(lambda: events(stack, 'draining'), what='the predecessor draining')
+            before, began = processor_seconds(old), time.monotonic()
+            wait_for(lambda: time.monotonic() - began > 1, what='a second')
+            assert processor_seconds(old) - before < 0.1
+        finally:
+            os.kill(new, signal.SIGCONT)
+        wait_for(lambda: not is_alive(old), 10, 'its end')
+        for link in links:
+            link.send(request('GET', '/', keep=True))
+            assert link.answer()[0] == 200
+    finally:
+        for link in links:
+            link.close()
 
 
 # ---- places ----

@@ -38,7 +38,8 @@ def parse(text):
             match = SAMPLE.fullmatch(line)
             assert match, line
             name = 'coze_chat_' + match.group(1)
-            assert name == family or (kinds[family] == 'histogram' and name in [family + end for end in ('_bucket', '_sum', '_count')])
+            parts = [family + end for end in ('_bucket', '_sum', '_count')]
+            assert name in (parts if kinds[family] == 'histogram' else [family])
             sample, value = line.rsplit(' ', 1)
             assert sample not in samples and 0 <= float(value) < 2 ** 63, line
             samples[sample[len('coze_chat_'):]] = float(value)
@@ -182,8 +183,9 @@ def test_turns_by_how_they_end(make_stack):
     ended('left', 2)
     assert change('requests_total{route="/chat/stream",status="499"}') == 2
     expect_idle(stack, 1)
-    for sim, result in [({'http_status': 400}, 'coze_config'), ({'http_status': 503}, 'coze_busy'), ({'fault': 'empty'}, 'coze_empty'),
-                        ({'fault': 'cut', 'cut_after': -1}, 'coze_unreachable'), ({'code': 4014}, 'coze_refused')]:
+    for sim, result in [({'http_status': 400}, 'coze_config'), ({'http_status': 503}, 'coze_busy'),
+                        ({'fault': 'empty'}, 'coze_empty'), ({'fault': 'cut', 'cut_after': -1}, 'coze_unreachable'),
+                        ({'code': 4014}, 'coze_refused')]:
         stack.sim.queue(**sim)
         assert stack.chat('x').status_code >= 400
         ended(result)
@@ -391,8 +393,8 @@ class Watcher:
 
 def test_nothing_is_counted_back_and_all_gauges_come_back_after_a_storm(make_stack):
     """Leavings in every state, timeouts, faults, stuck readers, reloads and kills, all at once."""
-    stack = make_stack(WORKERS='3', CHAT_TIMEOUT_SECONDS='1', STREAM_TIMEOUT_SECONDS='2', COZE_MAX_RETRIES='1', SESSION_LOCK_SECONDS='1',
-                       SESSION_WAIT_SECONDS='1', sim={'SIM_GAP_MS': '5'})
+    stack = make_stack(WORKERS='3', CHAT_TIMEOUT_SECONDS='1', STREAM_TIMEOUT_SECONDS='2', COZE_MAX_RETRIES='1',
+                       SESSION_LOCK_SECONDS='1', SESSION_WAIT_SECONDS='1', sim={'SIM_GAP_MS': '5'})
     faults = [{}, {'gap_ms': 200}, {'fault': 'cut'}, {'fault': 'stall_header', 'stall_ms': 3000}, {'fault': 'empty'},
               {'http_status': 500}, {'http_status': 400}, {'answer_bytes': 1000000, 'chunks': 50}, {'fault': 'bad_json'}]
     stopping = threading.Event()

@@ -18,8 +18,9 @@ VALUES = ['x', '#x', ' # x', 'a#b', 'a #b', 'a # b # c', 'a # b "c', "a # 'b", '
 VALUES += ['"%s"' % text for text in QUOTED] + ["'%s'" % text for text in QUOTED]
 VALUES += ['"%s%s"' % (one, two) for one in QUOTED[4:12] for two in QUOTED[4:12]]
 # Whole lines.
-LINES = ['export COZE_USER_ID=x', 'export\tCOZE_USER_ID=x', 'exportCOZE_USER_ID=x', 'export  COZE_USER_ID = x', '\x0bCOZE_USER_ID=x',
-         'COZE_USER_ID\x0c=x', 'export\x0bCOZE_USER_ID=x', 'COZE USER_ID=x', 'COZE_USER_ID', 'COZE_USER_ID:x', '1=x', '=x', 'ü=x',
+LINES = ['export COZE_USER_ID=x', 'export\tCOZE_USER_ID=x', 'exportCOZE_USER_ID=x', 'export  COZE_USER_ID = x',
+         '\x0bCOZE_USER_ID=x', 'COZE_USER_ID\x0c=x', 'export\x0bCOZE_USER_ID=x', 'COZE USER_ID=x', 'COZE_USER_ID',
+         'COZE_USER_ID:x', '1=x', '=x', 'ü=x',
          ' # COZE_USER_ID=x', '\x0b# COZE_USER_ID=x', '\x0b', '\r', '# x\rCOZE_USER_ID=x', '\ufeffCOZE_USER_ID=x', '\ufeff',
          'COZE_USER_ID=x\nCOZE_USER_ID=y', 'COZE_USER_ID=x\n\ufeffCOZE_USER_ID=y', 'COZE_USER_ID=x\nCOZE_USER_ID=']
 
@@ -40,16 +41,20 @@ def by_the_worker(text, home):
     return lines[0][len(b"COZE_USER_ID='"):-1].replace(b"'\\''", b"'")
 
 
-def by_the_script(texts, home):
-    """The same by env/service, all texts in one shell: its functions without its command."""
+def functions():
+    """env/service without its command."""
     with open(SCRIPT, encoding='utf-8') as file:
-        functions = file.read().rpartition('\ncommand=${1:-}\n')[0].replace('${BASH_SOURCE[0]}', SCRIPT)
+        return file.read().rpartition('\ncommand=${1:-}\n')[0].replace('${BASH_SOURCE[0]}', SCRIPT)
+
+
+def by_the_script(texts, home):
+    """The same by env/service, all texts in one shell."""
     names = []
     for number, text in enumerate(texts):
         names.append(os.path.join(home, 'env-%d' % number))
         with open(names[-1], 'wb') as file:
             file.write(text)
-    script = functions + '''
+    script = functions() + '''
         command=up
         for file in "$@"; do
             (read_env_file "$file" && printf '%s\\0' "=${COZE_USER_ID-}") 2>/dev/null || printf 'refused\\0'
@@ -82,11 +87,11 @@ def test_both_readers_understand_every_line_alike(tmp_path, end):
 
 def test_what_the_script_writes_the_worker_reads(tmp_path):
     """env/service quotes each value for SETTINGS_FILE: it must come out as it went in."""
-    values = [value for value in VALUES if not any(ord(letter) < 32 for letter in value)] + ['\\', '\\\\', '\\"\\$', '$(id)', 'a\\"b']
-    with open(SCRIPT, encoding='utf-8') as file:
-        functions = file.read().rpartition('\ncommand=${1:-}\n')[0].replace('${BASH_SOURCE[0]}', SCRIPT)
-    done = subprocess.run(['bash', '-c', functions + '\nfor value in "$@"; do print_setting COZE_USER_ID "$value"; done', 'test', *values],
-                          stdout=subprocess.PIPE, check=True, env={'PATH': os.environ['PATH']})
+    values = [value for value in VALUES if not any(ord(letter) < 32 for letter in value)]
+    values += ['\\', '\\\\', '\\"\\$', '$(id)', 'a\\"b']
+    script = functions() + '\nfor value in "$@"; do print_setting COZE_USER_ID "$value"; done'
+    done = subprocess.run(['bash', '-c', script, 'test', *values], stdout=subprocess.PIPE, check=True,
+                          env={'PATH': os.environ['PATH']})
     texts = done.stdout.splitlines()
     assert len(texts) == len(values)
     for value, text in zip(values, texts):
