@@ -422,10 +422,11 @@ static bool begin(struct master *master)
 {
 	char *handed_over = read_handover(master);
 	bool successor = handed_over != NULL;
-	/* With workers to look after, a log on standard error is better than none. */
+	/* With workers to look after, a log on standard error is better than none; and the pid has not changed. */
 	bool good = process_make_directory(master->config->run_dir) && lock_run_dir(master) &&
 		    (process_open_log(master->config) || successor) && open_metrics(master, successor) &&
-		    open_fleet(master, successor ? strchr(handed_over, '\n') + 1 : NULL) && write_pid(master);
+		    open_fleet(master, successor ? strchr(handed_over, '\n') + 1 : NULL) &&
+		    (write_pid(master) || successor);
 
 	free(handed_over);
 	if (!good)

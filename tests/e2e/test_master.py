@@ -295,6 +295,21 @@ def test_a_check_that_talks_without_end_is_refused(make_stack, tmp_path):
     assert stack.chat('hi').status_code == 200
 
 
+def test_a_full_disk_does_not_end_a_reload(make_stack):
+    """Nothing can be written into RUN_DIR: as on a full disk, also for root."""
+    stack = make_stack(WORKERS='2')
+    master, before = stack.pids()['workers'], set(stack.worker_pids())
+    for name in 'coze-chatd.pid.new', 'coze-chatd.state.new':
+        os.mkdir(os.path.join(stack.run_dir, name))
+    hup(stack)
+    wait_for(lambda: events(stack, 'reloaded') or not is_alive(master), 20, 'the reload')
+    assert is_alive(master)
+    assert not before & set(stack.worker_pids())
+    assert stack.chat('hi').status_code == 200
+    with open(os.path.join(stack.run_dir, 'coze-chatd.pid'), encoding='utf-8') as file:
+        assert int(file.read()) == master
+
+
 def test_a_log_that_cannot_be_opened_does_not_stop_a_reload(make_stack, tmp_path):
     """The directory has vanished since: with workers to look after, the master goes on, and so do they."""
     logs = tmp_path / 'logs'
