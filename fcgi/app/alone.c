@@ -63,6 +63,7 @@ int alone_run(const struct config *config)
 
 	process_prepare();
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN); /* as pid 1: what a health check left behind leaves no zombie */
 	options.listen_fd = open_listener(config);
 	if (options.listen_fd < 0)
 		return EX_OSERR;
