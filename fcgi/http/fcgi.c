@@ -37,8 +37,7 @@
 #define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
-#define LARGE_AT_ONCE     2 /* large requests that are read and parsed at a time; others wait in their sockets */
-#define STALL_MS          50                 /* in which one of them must bring something while others wait */
+#define STALL_MS          50   /* in which the large request in turn must bring something while others wait */
 #define ROOM_MAX          (64 * 1024 * 1024) /* bytes that are set aside for one of them at once */
 #define ACCEPT_BATCH      64                 /* connections taken per turn of the loop */
 #define GIVE_INTERVAL_MS  10   /* between looks whether the successor has room for idle connections */
@@ -76,8 +75,7 @@ struct fcgi_request {
 	bool closing;   /* DECODING or held: close when the thread pool is done */
 	struct fcgi_request *before, *behind; /* READING: in the queue of those that wait to be */
 	bool queued;
-	struct fcgi_request **place; /* among the large ones, until its body is freed; or NULL */
-	size_t seen;                 /* bytes of it that were there at the last look for stalls */
+	size_t seen; /* bytes of it that were there at the last look for stalls */
 	bool too_big;
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
@@ -100,9 +98,9 @@ struct fcgi_server {
 	struct codec *codec;
 	struct fcgi_request *conns;
 	size_t conn_count, active;
-	struct fcgi_request *large[LARGE_AT_ONCE]; /* requests that are, or NULL */
-	struct fcgi_request *queue, *queued;       /* that wait to be: the first, the last */
-	uv_timer_t stall;                          /* runs while some wait */
+	struct fcgi_request *large;          /* the one whose turn it is, until its body is freed; or NULL */
+	struct fcgi_request *queue, *queued; /* that wait to be: the first, the last */
+	uv_timer_t stall;                    /* runs while some wait */
 	bool draining, closed;
 	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
@@ -178,8 +176,9 @@ static void go(struct fcgi_request *conn, enum conn_state next)
 /* ---- large requests ---- */
 
 /*
- * Bodies of 10 MiB that come by the hundred would take gigabytes, and time of which the answers of others are made. So only
- * a few are read, decoded and parsed at a time. The others are left where they are, at nginx, in the order of their coming.
+ * Bodies of 10 MiB that come by the hundred would take gigabytes, and time of which the answers of others are made. So one is
+ * read, decoded and parsed at a time. The others are left where they are, at nginx, in the order of their coming. (Two at a
+ * time, on as many cores as workers: a hundred took a third longer, and others waited five times as long meanwhile.)
  */
 
 static void on_turn(uv_timer_t *timer)
@@ -221,19 +220,9 @@ static void join_queue(struct fcgi_request *conn)
 	server->queued = conn;
 }
 
-/* A place among the large ones, or NULL. */
-static struct fcgi_request **free_place(struct fcgi_server *server)
+static void become_large(struct fcgi_request *conn)
 {
-	for (size_t i = 0; i < LARGE_AT_ONCE; i++)
-		if (server->large[i] == NULL)
-			return &server->large[i];
-	return NULL;
-}
-
-static void become_large(struct fcgi_request *conn, struct fcgi_request **place)
-{
-	*place = conn;
-	conn->place = place;
+	conn->server->large = conn;
 	conn->seen = 0;
 	/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
 	if (conn->in.max <= ROOM_MAX)
@@ -244,16 +233,15 @@ static void become_large(struct fcgi_request *conn, struct fcgi_request **place)
 static void no_longer_large(struct fcgi_request *conn)
 {
 	struct fcgi_server *server = conn->server;
-	struct fcgi_request **place = conn->place, *next = server->queue;
+	struct fcgi_request *next = server->queue;
 
-	if (place == NULL)
+	if (server->large != conn)
 		return;
-	*place = NULL;
-	conn->place = NULL;
+	server->large = NULL;
 	if (next == NULL)
 		return;
 	leave_queue(next);
-	become_large(next, place);
+	become_large(next);
 	watch_state(next);
 	uv_timer_start(&next->timer, on_turn, 0, 0);
 }
@@ -262,12 +250,9 @@ static void no_longer_large(struct fcgi_request *conn)
 static void on_stall_look(uv_timer_t *timer)
 {
 	struct fcgi_server *server = timer->data;
+	struct fcgi_request *conn = server->large;
 
-	for (size_t i = 0; i < LARGE_AT_ONCE; i++) {
-		struct fcgi_request *conn = server->large[i];
-
-		if (conn == NULL || conn->state != CONN_READING)
-			continue;
+	if (conn != NULL && conn->state == CONN_READING) {
 		if (conn->seen == buf_size(&conn->in))
 			no_longer_large(conn);
 		else
@@ -281,14 +266,11 @@ static void on_stall_look(uv_timer_t *timer)
 static bool may_be_large(struct fcgi_request *conn)
 {
 	struct fcgi_server *server = conn->server;
-	struct fcgi_request **place = free_place(server);
 
-	if (conn->place != NULL)
+	if (server->large == NULL)
+		become_large(conn);
+	if (server->large == conn)
 		return true;
-	if (place != NULL) {
-		become_large(conn, place);
-		return true;
-	}
 	join_queue(conn);
 	uv_timer_stop(&conn->timer); /* it is not the peer who makes it wait */
 	go(conn, CONN_READING);

@@ -61,7 +61,7 @@ def test_a_hundred_at_once(stack, kind):
         probe.status_field(stack.pid, 'VmHWM') // 1024))
     if probe.is_instrumented(stack.pid):
         return
-    # Two of them took turns; all at once they would be a gigabyte, and 50 ms of parsing each.
+    # They took turns; all at once they would be a gigabyte, and 50 ms of parsing each.
     assert probe.status_field(stack.pid, 'VmHWM') < 400 * 1024
     assert others.p99() < 2 * quiet.p99() + 0.1 and others.longest() < quiet.longest() + 0.5
 
@@ -117,7 +117,7 @@ def test_clients_that_leave(stack):
             link.send_what_goes(request[:len(request) * (number % 10 + 1) // 10])
 
     for _ in range(3):
-        # Two that hold the turn of all others, until they leave, too.
+        # Two of which one holds the turn of all others, and hands it to the other, until they leave, too.
         with contextlib.ExitStack() as links:
             holders = [links.enter_context(fastcgi.Link(stack.socket)) for _ in range(2)]
             for holder in holders:
