@@ -23,6 +23,7 @@ import { Store, browserStorage } from './store.js';
 import { textsFor } from './texts.js';
 import { Turns } from './turns.js';
 
+const PATIENCE_MS = 500;
 const TOLD_MS = 4000;
 const LOOK_MS = 5000; // at answers that come in other tabs
 const HEALTH_MS = [2000, 4000, 8000, 15_000];
@@ -37,7 +38,6 @@ class Page {
   #current = null; // the conversation that is shown; null: one that has no message yet
   #trouble = '';
   #notice = '';
-  #markdown = true;
   #awaiting = []; // whom to tell when the service is back
   #told = 0;
 
@@ -50,15 +50,26 @@ class Page {
       changed: (conversation, answer) => this.#turnChanged(conversation, answer),
     });
     this.#makeParts();
-    const [config, markdown] = await Promise.all([loadConfig(), loadMarkdown()]);
-    this.#notice = config.notice;
-    this.#markdown = markdown;
-    if (!markdown) console.warn(this.#texts.plain);
     this.#listen();
     this.#translate();
-    const conversations = this.#store.list();
-    this.#show(this.#store.get(settings.current) ?? (settings.current === 'new' ? null : conversations[0]) ?? null);
+    const markdown = loadMarkdown();
+    loadConfig().then(({ notice }) => {
+      this.#notice = notice;
+      this.#showNotice();
+    });
+    // It usually is there at once. On a slow line the page does not wait for it, and is drawn again.
+    let late = true;
+    markdown.then(() => {
+      late = false;
+      this.#showNotice();
+    });
+    await Promise.race([markdown, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+    this.#show(this.#store.get(settings.current) ?? (settings.current === 'new' ? null : this.#store.list()[0]) ?? null);
     document.body.classList.add('ready');
+    if (late && await markdown) {
+      this.messages.reset();
+      this.#refresh();
+    }
   }
 
   #chooseTexts() {
@@ -167,9 +178,7 @@ class Page {
           this.composer.focus({ always: true });
         },
       }, words))));
-    at('notice').setAttribute('aria-label', texts.notice);
-    at('notice').hidden = this.#notice === '';
-    showLine(at('notice-words'), this.#notice, texts.markdown);
+    this.#showNotice();
     this.#showBanner();
     this.composer.translate();
     this.sidebar.build();
@@ -215,6 +224,12 @@ class Page {
 
   #refreshList() {
     this.sidebar.show(this.#store.list(), this.#current?.id, (conversation) => this.#turns.isRunning(conversation.id));
+  }
+
+  #showNotice() {
+    at('notice').setAttribute('aria-label', this.#texts.notice);
+    at('notice').hidden = this.#notice === '';
+    showLine(at('notice-words'), this.#notice, this.#texts.markdown);
   }
 
   #showBanner() {

@@ -8,6 +8,8 @@
 import { el } from './dom.js';
 
 const PLAIN_FROM = 200_000; // characters; a longer answer goes on as plain text, as laying it out would take seconds
+const PIECE_MIN = 2000; // characters of such text in one element
+const PIECE_MAX = 8000;
 const DEPTH_MAX = 40;
 const LINKS = ['http:', 'https:', 'mailto:'];
 
@@ -178,7 +180,7 @@ export class Answer {
   #rest; // element of the others
   #from = 0; // where the others begin in the text
   #shown = '';
-  #plain = null; // the text node of what is too long for more
+  #plain = null; // { node, shown }: of what is too long for more, the last text node, and up to where the text is shown
   #references = {};
 
   constructor(root, texts) {
@@ -232,14 +234,24 @@ export class Answer {
     return complete;
   }
 
+  // In pieces that end with a line where they can: only the last one is laid out again when more comes.
   #showPlain(text, from) {
     if (!this.#plain) {
-      const node = document.createTextNode('');
-      this.#rest.replaceChildren(el('div', { class: 'plain', dir: 'auto' }, node));
-      this.#plain = { node, from };
+      this.#rest.replaceChildren();
+      this.#plain = { node: null, shown: from };
     }
-    const { node } = this.#plain;
-    node.appendData(text.slice(this.#plain.from + node.length));
+    const plain = this.#plain;
+    while (plain.shown < text.length) {
+      if (!plain.node || plain.node.length >= PIECE_MAX || (plain.node.length >= PIECE_MIN && plain.node.data.endsWith('\n'))) {
+        plain.node = document.createTextNode('');
+        this.#rest.append(el('div', { class: 'plain', dir: 'auto' }, plain.node));
+      }
+      const most = plain.shown + PIECE_MAX - plain.node.length;
+      const lineEnd = text.indexOf('\n', plain.shown + Math.max(0, PIECE_MIN - plain.node.length)) + 1;
+      const end = Math.min(text.length, most, lineEnd || most);
+      plain.node.appendData(text.slice(plain.shown, end));
+      plain.shown = end;
+    }
     return [];
   }
 }

@@ -15,8 +15,6 @@ const zh = {
   actionsOf: (title) => `“${title}”的更多操作`,
   answering: '正在回答',
   noConversations: '还没有对话',
-  today: '今天',
-  earlier: '更早',
 
   greeting: '你好，今天想聊点什么？',
   welcome: '慢慢说，想到什么就说什么，我在听。',
@@ -29,7 +27,6 @@ const zh = {
   stop: '停止回答',
   keys: 'Enter 发送，Shift + Enter 换行，Esc 停止',
   disclaimer: '回答由 AI 生成，仅供参考，不能代替专业帮助。',
-  tooLong: '消息太长了，请缩短一些。',
 
   log: '对话内容',
   you: '你',
@@ -105,7 +102,6 @@ const zh = {
   notice: '重要提示',
   blocked: '浏览器不允许保存数据，关闭此页面后对话将会丢失。',
   full: '浏览器的存储空间已满，部分较早的对话可能不会保留。',
-  plain: '文本格式组件未安装，回答以纯文本显示。',
 };
 
 const en = {
@@ -121,8 +117,6 @@ const en = {
   actionsOf: (title) => `More actions for “${title}”`,
   answering: 'Answering',
   noConversations: 'No conversations yet',
-  today: 'Today',
-  earlier: 'Earlier',
 
   greeting: 'Hello. What is on your mind?',
   welcome: 'Take your time and say whatever comes up. I am listening.',
@@ -135,7 +129,6 @@ const en = {
   stop: 'Stop answering',
   keys: 'Enter sends, Shift + Enter starts a new line, Esc stops',
   disclaimer: 'Answers come from an AI. They do not replace professional help.',
-  tooLong: 'This message is too long. Please shorten it.',
 
   log: 'Conversation',
   you: 'You',
@@ -211,7 +204,6 @@ const en = {
   notice: 'Important',
   blocked: 'The browser does not let this page keep anything: conversations are lost when it is closed.',
   full: 'The browser has no room left. Older conversations may not be kept.',
-  plain: 'Formatting is not installed; answers are shown as plain text.',
 };
 
 // The chosen language, else the first one that the browser asks for and that there is.

@@ -85,7 +85,9 @@ class Browser(webdriver.Chrome):
             for found in self.all(selector):
                 if found.is_displayed():
                     return found
-            assert time.monotonic() < end, '%s is not shown' % selector
+            if time.monotonic() > end:
+                self.listen()
+                raise AssertionError('%s is not shown; the console says %s' % (selector, self.complaints))
             time.sleep(0.02)
 
     def js(self, script, *arguments):

@@ -534,7 +534,7 @@ def test_a_browser_that_keeps_nothing(page):
 
 
 def test_without_markdown_it_the_text_is_shown_as_it_is(page):
-    page.expected = ('vendor/markdown-it.js', 'plain text|纯文本', '文本格式')
+    page.expected = ('vendor/markdown-it.js',)
     page.browser.execute_cdp_cmd('Network.enable', {})
     page.browser.execute_cdp_cmd('Network.setBlockedURLs', {'urls': ['*vendor*']})
     try:
@@ -663,7 +663,7 @@ def test_a_huge_answer_does_not_freeze_the_page(page):
     page.send('很长', answer_bytes=3_000_000, chunks=600)
     wait_for(lambda: page.is_idle() and page.answers(), 60)
     assert page.browser.js("document.querySelector('.answer').textContent.length") > 1_500_000
-    assert page.browser.js('window.longest') < 3000
+    assert page.browser.js('window.longest') < 2000
     page.reload()
     assert '只保存了开头部分' in page.browser.one('.reply .after').text
 
