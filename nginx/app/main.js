@@ -66,6 +66,7 @@ class Page {
     await Promise.race([markdown, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
     this.#show(this.#store.get(settings.current) ?? (settings.current === 'new' ? null : this.#store.list()[0]) ?? null);
     document.body.classList.add('ready');
+    this.composer.focus();
     if (late && await markdown) {
       this.messages.reset();
       this.#refresh();
