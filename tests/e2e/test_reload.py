@@ -6,10 +6,12 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
+import requests
 
 from load import Load
 from stack import directive, wait_for
@@ -112,6 +114,33 @@ def test_a_bad_configuration_is_refused(make_stack):
     assert 'STREAM_TIMEOUT_SECONDS=never' in log_events(stack, 'reload_refused')[0]
     assert stack.worker_pids() == before and stack.chat('hi').status_code == 200
     assert metric(stack, 'coze_chat_reloads_total{result="refused"}') == 1
+
+
+def test_a_port_of_somebody_else_is_refused(make_stack):
+    stack = make_stack(WORKERS='1')
+    before = stack.worker_pids()
+    with socket.create_server(('127.0.0.1', 0)) as somebody:
+        stack.env['SERVER_PORT'] = str(somebody.getsockname()[1])
+        result = stack.call('reload')
+    assert result.returncode != 0 and 'port %s is in use' % stack.env['SERVER_PORT'] in result.stderr
+    assert stack.worker_pids() == before and stack.chat('hi').status_code == 200
+    # Once it is free, saying it again is enough.
+    stack.reload()
+    assert requests.get('http://127.0.0.1:%s/health' % stack.env['SERVER_PORT'], timeout=10).status_code == 200
+
+
+def test_what_nginx_did_not_take_is_told_again(make_stack):
+    """A reload that fails on the way has changed the file, but not what nginx does."""
+    stack = make_stack(WORKERS='1', ALLOWED_ORIGINS='http://a.example')
+    state = os.path.join(stack.run_dir, 'coze-chatd.state')
+    os.rename(state, state + '.away')
+    stack.env['ALLOWED_ORIGINS'] = 'http://b.example'
+    result = stack.call('reload')
+    assert result.returncode != 0 and 'the workers do not say how they are' in result.stderr
+    os.rename(state + '.away', state)
+    stack.reload()
+    answer = requests.get(stack.url + '/health', headers={'Origin': 'http://b.example'}, timeout=10)
+    assert answer.headers['Access-Control-Allow-Origin'] == 'http://b.example'
 
 
 def test_a_new_program_is_taken_into_use(make_stack, tmp_path):
