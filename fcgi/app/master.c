@@ -468,7 +468,7 @@ bool master_check(const struct config *config)
 	good = listener_check(config, getenv(HELD), &problems);
 	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
 	buf_free(&problems);
-	return good;
+	return process_check_log(config) && good;
 }
 
 int master_run(const struct config *config)

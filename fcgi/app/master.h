@@ -19,8 +19,8 @@ struct config;
 int master_run(const struct config *config);
 
 /*
- * Asked by --check: whether workers could listen where `config` says. When a master asks, who wants to become this program,
- * the sockets are tried that it does not hold. What prevents it is told on standard error.
+ * Asked by --check: whether workers could listen where `config` says, and write their log. When a master asks, who wants
+ * to become this program, the sockets are tried that it does not hold. What prevents it is told on standard error.
  */
 bool master_check(const struct config *config);
 

@@ -4,15 +4,19 @@
 #include "app/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "app/config.h"
 #include "base/log.h"
+
+#define LOG_PATH_SIZE (PATH_MAX + 32)
 
 void process_prepare(void)
 {
@@ -38,18 +42,49 @@ bool process_make_directory(const char *path)
 	return complain("cannot make the directory", path);
 }
 
+/* LOG_FILE, or the one in RUN_DIR. */
+static void log_path(const struct config *config, char path[LOG_PATH_SIZE])
+{
+	if (config->log_file[0] != '\0')
+		snprintf(path, LOG_PATH_SIZE, "%s", config->log_file);
+	else
+		snprintf(path, LOG_PATH_SIZE, "%s/logs/api_server.log", config->run_dir);
+}
+
+bool process_check_log(const struct config *config)
+{
+	char path[LOG_PATH_SIZE];
+	int fd;
+
+	log_path(config, path);
+	if (strcmp(path, "-") == 0)
+		return true;
+	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0) {
+		close(fd);
+		return true;
+	}
+	/* One that is not there will be made; those in RUN_DIR with their directories. */
+	if (errno == ENOENT) {
+		*strrchr(path, '/') = '\0';
+		if (access(path[0] != '\0' ? path : "/", W_OK | X_OK) == 0 ||
+		    (errno == ENOENT && config->log_file[0] == '\0'))
+			return true;
+		log_path(config, path);
+	}
+	return complain("LOG_FILE: cannot write", path);
+}
+
 bool process_open_log(const struct config *config)
 {
-	char path[PATH_MAX];
+	char path[LOG_PATH_SIZE];
 
-	if (config->log_file[0] != '\0') {
-		snprintf(path, sizeof path, "%s", config->log_file);
-	} else {
+	if (config->log_file[0] == '\0') {
 		snprintf(path, sizeof path, "%s/logs", config->run_dir);
 		if (!process_make_directory(config->run_dir) || !process_make_directory(path))
 			return false;
-		snprintf(path, sizeof path, "%s/logs/api_server.log", config->run_dir);
 	}
+	log_path(config, path);
 	if (log_open_file(path, (enum log_level)config->log_level, (enum log_format)config->log_format))
 		return true;
 	return complain("cannot open the log", path);

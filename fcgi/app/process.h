@@ -14,6 +14,9 @@ void process_prepare(void);
 /* Makes a directory, if it is not there. False after saying why not on standard error. */
 bool process_make_directory(const char *path);
 
+/* Whether process_open_log() could; makes nothing. False after saying why not on standard error. */
+bool process_check_log(const struct config *config);
+
 /* Opens LOG_FILE, or RUN_DIR/logs/api_server.log with its directories. False after saying why on standard error. */
 bool process_open_log(const struct config *config);
 

@@ -310,16 +310,16 @@ def test_a_full_disk_does_not_end_a_reload(make_stack):
         assert int(file.read()) == master
 
 
-def test_a_log_that_cannot_be_opened_does_not_stop_a_reload(make_stack, tmp_path):
-    """The directory has vanished since: with workers to look after, the master goes on, and so do they."""
+def test_a_log_that_cannot_be_opened_refuses_a_reload(make_stack, tmp_path):
+    """The directory has vanished since: what runs goes on, and a reload works again once it is back."""
     logs = tmp_path / 'logs'
     logs.mkdir()
     stack = make_stack(WORKERS='2', LOG_FILE=str(logs / 'api.log'))
     shutil.rmtree(logs)
     before = set(stack.worker_pids())
     hup(stack)
-    wait_for(lambda: state(stack)[0] == 1 and state(stack)[1] != 'starting', 20, 'the reload')
-    assert stack.chat('hi').status_code == 200
+    wait_for(lambda: state(stack) == (1, 'refused'), 20, 'the refusal')
+    assert stack.chat('hi').status_code == 200 and before == set(stack.worker_pids())
     logs.mkdir()
     hup(stack)
     wait_for(lambda: state(stack) == (2, 'ok'), 20, 'the reload')

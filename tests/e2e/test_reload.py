@@ -100,10 +100,11 @@ def test_the_number_of_workers_changes_under_load(make_stack, counts):
 def test_a_bad_configuration_is_refused(make_stack):
     stack = make_stack(WORKERS='1')
     before = stack.worker_pids()
-    for bad in {'SESSION_TTL_SECONDS': 'soon'}, {'ALLOWED_ORIGINS': 'not an origin;'}:
+    for bad in {'SESSION_TTL_SECONDS': 'soon'}, {'ALLOWED_ORIGINS': 'not an origin;'}, {'LOG_FILE': '/nowhere/api.log'}, \
+            {'LOG_FILE': stack.run_dir}:
         stack.env.update(bad)
         result = stack.call('reload')
-        assert result.returncode != 0 and list(bad)[0] in result.stderr
+        assert result.returncode != 0 and list(bad)[0] in result.stderr, result.stdout
         stack.set(**{name: None for name in bad})
     assert stack.worker_pids() == before and stack.chat('hi').status_code == 200
     # The same without the script's own check: somebody has spoiled the file, and sends the signal.
