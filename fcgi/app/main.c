@@ -10,6 +10,7 @@
 #include "app/alone.h"
 #include "app/config.h"
 #include "app/master.h"
+#include "chat/service.h"
 
 #define TEXT_MAX (1024 * 1024)
 
@@ -28,7 +29,8 @@ static int help(void)
 		       "  coze-chatd                 run the master and its workers, in the foreground\n"
 		       "  coze-chatd --worker        run one worker alone, on WORKER_LISTEN (containers)\n"
 		       "  coze-chatd --check         say what is wrong with the settings\n"
-		       "  coze-chatd --print-config  print the settings that are not secret, for a shell\n\n"
+		       "  coze-chatd --print-config  print the settings that are not secret, for a shell\n"
+		       "  coze-chatd --openapi       print the API document (OpenAPI 3.1)\n\n"
 		       "TERM drains, INT stops, USR1 opens the log anew, HUP reloads (see README).\n\n");
 	config_help(&text);
 	print(stdout, &text);
@@ -47,7 +49,10 @@ static int run(const char *mode, const struct config *config)
 	if (strcmp(mode, "--worker") == 0)
 		return alone_run(config);
 	buf_init(&text, TEXT_MAX);
-	config_print(config, &text);
+	if (strcmp(mode, "--openapi") == 0)
+		service_document(config, &text);
+	else
+		config_print(config, &text);
 	print(stdout, &text);
 	buf_free(&text);
 	return EX_OK;
@@ -76,7 +81,7 @@ static bool load(struct config *config, bool partly)
 
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = { "", "--worker", "--check", "--print-config" };
+	static const char *const modes[] = { "", "--worker", "--check", "--print-config", "--openapi" };
 	const char *mode = argc > 1 ? argv[1] : "";
 	bool known = false;
 	struct config config;

@@ -460,6 +460,7 @@ static void close_parts(struct worker *worker)
 		session_index_close(worker->index);
 	if (worker->coze != NULL)
 		coze_close(worker->coze);
+	buf_free(&worker->service.document);
 	if (uv_loop_close(&worker->loop) != 0)
 		log_event(LOG_LEVEL_ERROR, "loop", LOG_TEXT("why", "handles were left open"));
 }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/utf8.h"
 
 /* Bytes that need a look: controls, the quote, the backslash, and the lead bytes of U+0085 and U+2028/2029. */
@@ -84,33 +83,32 @@ void json_cstring(struct buf *out, const char *text)
 		json_string(out, text, strlen(text));
 }
 
-static void member_name(struct buf *out, const char *name)
+void json_item(struct buf *out)
 {
 	const char *end = buf_bytes(out) + buf_size(out);
 
-	if (buf_size(out) > 0 && end[-1] != '{')
+	if (buf_size(out) > 0 && end[-1] != '{' && end[-1] != '[')
 		buf_append_char(out, ',');
-	buf_printf(out, "\"%s\":", name);
+}
+
+void json_name(struct buf *out, const char *name)
+{
+	json_item(out);
+	buf_append_char(out, '"');
+	buf_append_str(out, name);
+	buf_append(out, "\":", 2);
 }
 
 void json_member(struct buf *out, const char *name, const char *text)
 {
-	member_name(out, name);
+	json_name(out, name);
 	json_cstring(out, text);
 }
 
 void json_member_number(struct buf *out, const char *name, uint64_t number)
 {
-	member_name(out, name);
+	json_name(out, name);
 	buf_printf(out, "%llu", (unsigned long long)number);
-}
-
-void json_member_time(struct buf *out, const char *name, uint64_t unix_us)
-{
-	char iso[CLOCK_ISO_SIZE];
-
-	clock_iso(iso, unix_us);
-	json_member(out, name, iso);
 }
 
 /* Length of the character at `p`, without reading past `len`; invalid bytes count as one. */

@@ -19,13 +19,17 @@ void json_string(struct buf *out, const char *text, size_t len);
 /* As json_string() for a C string; NULL is written as null. */
 void json_cstring(struct buf *out, const char *text);
 
+/* What stands before an item of a list: a comma, unless it is the first one, right behind the bracket. */
+void json_item(struct buf *out);
+
+/* What stands before the value of a member, the first one right behind the brace; `name` needs no escaping. */
+void json_name(struct buf *out, const char *name);
+
 /*
- * Members of an object, the first one right behind its brace; `name` needs no escaping. A text, a whole number, and a
- * time as clock_iso() writes it.
+ * Members of an object, the first one right behind its brace; `name` needs no escaping. A text, and a whole number.
  */
 void json_member(struct buf *out, const char *name, const char *text);
 void json_member_number(struct buf *out, const char *name, uint64_t number);
-void json_member_time(struct buf *out, const char *name, uint64_t unix_us);
 
 /*
  * How many leading bytes of `text` can be written as a JSON string of at most `max` bytes (quotes left out),

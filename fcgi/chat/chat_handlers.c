@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/metrics.h"
 #include "base/utf8.h"
+#include "chat/chat_api.h"
 #include "chat/service.h"
 #include "coze/coze.h"
 #include "http/fields.h"
@@ -20,23 +21,7 @@
 #define EVENT_MAX      (64 * 1024) /* an event's frame and its piece of text */
 #define PIECE          (48 * 1024) /* bytes of text in one step of the last event */
 
-struct chat_fields {
-	struct text message, user_id, session_id, conversation_id;
-};
-
 _Static_assert(sizeof(struct chat_fields) <= FIELDS_SIZE_MAX, "room for the fields");
-
-static const struct field chat_fields[] = {
-	{ "message", FIELD_TEXT, true, offsetof(struct chat_fields, message), "用户消息，不能为空",
-	  "the user's message" },
-	{ "user_id", FIELD_ID, false, offsetof(struct chat_fields, user_id),
-	  "用户 ID；会话属于第一个使用它的用户",
-	  "the user; a session belongs to the first one who names himself" },
-	{ "session_id", FIELD_ID, false, offsetof(struct chat_fields, session_id),
-	  "会话 ID；缺省时由服务生成", "the session; made by the service when absent" },
-	{ "conversation_id", FIELD_ID, false, offsetof(struct chat_fields, conversation_id),
-	  "Coze 会话 ID；用于续传已有会话", "the Coze conversation to go on with" },
-};
 
 /* One request and its turn. Freed when the answer has left, or the client. */
 struct exchange {
@@ -53,6 +38,8 @@ struct exchange {
 	bool streams;
 	bool opened;     /* the response has begun */
 	bool completing; /* the last event is being sent, piece by piece */
+	struct buf last; /* this event without the answer, once it is made */
+	size_t gap;      /* where in it the answer belongs */
 	size_t sent;     /* bytes of `answer` that are in it */
 	unsigned chunks;
 	unsigned retries;
@@ -77,6 +64,7 @@ static void exchange_free(struct exchange *exchange)
 	if (exchange->opened)
 		metric_sub(&metrics->gauges.streams, 1);
 	free_answer(exchange);
+	buf_free(&exchange->last);
 	uv_close((uv_handle_t *)&exchange->heartbeat, on_heartbeat_closed);
 }
 
@@ -156,21 +144,18 @@ static enum err collect_text(void *arg, const char *text, size_t len)
 
 static void answer_whole(struct exchange *exchange)
 {
-	char now[CLOCK_ISO_SIZE];
+	const struct chat_answer answer = {
+		.response = { buf_bytes(&exchange->answer), buf_size(&exchange->answer) },
+		.session_id = exchange->session_id,
+		.message_id = exchange->message_id,
+		.timestamp = clock_unix_us(),
+		.conversation_id = exchange->conversation_id,
+	};
 	struct buf body;
 
-	clock_iso(now, clock_unix_us());
 	buf_init(&body, buf_size(&exchange->answer) * 6 + 4096);
-	buf_append_str(&body, "{\"response\":");
-	json_string(&body, buf_bytes(&exchange->answer), buf_size(&exchange->answer));
+	shape_write(&body, &chat_shape, &answer, SHAPE_COMPACT);
 	free_answer(exchange);
-	buf_append_str(&body, ",\"session_id\":");
-	json_cstring(&body, exchange->session_id);
-	buf_append_str(&body, ",\"message_id\":");
-	json_cstring(&body, exchange->message_id);
-	buf_printf(&body, ",\"timestamp\":\"%s\",\"conversation_id\":", now);
-	json_cstring(&body, exchange->conversation_id);
-	buf_append_char(&body, '}');
 	note(exchange);
 	response_json(exchange->request, 200, exchange->session_id, &body);
 	buf_free(&body);
@@ -231,20 +216,26 @@ static size_t fitting(const char *text, size_t len)
 	return len <= EVENT_JSON_MAX / 6 ? len : json_fitting(text, len, EVENT_JSON_MAX);
 }
 
+static void write_event(struct buf *out, const struct shape *shape, const void *values)
+{
+	buf_append_str(out, "data: ");
+	shape_write(out, shape, values, SHAPE_SPACED);
+	buf_append_str(out, "\n\n");
+}
+
 static enum err send_chunk(struct exchange *exchange, const char *text, size_t len)
 {
+	const struct chunk_event chunk = { "chunk", { { text, len }, exchange->chunks++ } };
 	struct buf event;
 	enum err rc = ERR_NOMEM;
 
 	buf_init(&event, EVENT_MAX);
-	buf_append_str(&event, "data: {\"type\": \"chunk\", \"data\": {\"content\": ");
-	json_string(&event, text, len);
+	write_event(&event, &chunk_shape, &chunk);
 	if (exchange->first_chunk_ns == 0) {
 		exchange->first_chunk_ns = uv_hrtime();
 		metric_observe(&metrics->counters.first_chunk_time,
 			       (exchange->first_chunk_ns - exchange->request->started_ns) / 1000);
 	}
-	buf_printf(&event, ", \"chunk_index\": %u}}\n\n", exchange->chunks++);
 	if (!event.failed)
 		rc = response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event));
 	buf_free(&event);
@@ -267,23 +258,6 @@ static enum err stream_text(void *arg, const char *text, size_t len)
 	if (response_backlog(exchange->request) > FCGI_BACKLOG_HIGH)
 		turn_pause(exchange->turn);
 	return rc;
-}
-
-/* The rest of an event's data: whose answer it was. */
-static void append_ids(struct buf *event, const struct exchange *exchange, bool message_id)
-{
-	char now[CLOCK_ISO_SIZE];
-
-	clock_iso(now, clock_unix_us());
-	buf_append_str(event, ", \"session_id\": ");
-	json_cstring(event, exchange->session_id);
-	if (message_id) {
-		buf_append_str(event, ", \"message_id\": ");
-		json_cstring(event, exchange->message_id);
-	}
-	buf_append_str(event, ", \"conversation_id\": ");
-	json_cstring(event, exchange->conversation_id);
-	buf_printf(event, ", \"timestamp\": \"%s\"}}\n\n", now);
 }
 
 /* Out of memory in the middle of an event: a cut stream is an error to every client, a mangled event is not. */
@@ -312,38 +286,55 @@ static void end_stream(struct exchange *exchange, struct buf *event)
 	exchange_free(exchange);
 }
 
+static void make_complete(struct exchange *exchange)
+{
+	const struct complete_event complete = {
+		"complete",
+		{ exchange->chunks, &exchange->gap, exchange->session_id, exchange->message_id,
+		  exchange->conversation_id, clock_unix_us() },
+	};
+
+	buf_init(&exchange->last, EVENT_MAX);
+	write_event(&exchange->last, &complete_shape, &complete);
+}
+
+/* Appends the next `len` bytes of the answer, as the inside of a JSON string. */
+static void append_answer(struct buf *event, const char *text, size_t len)
+{
+	struct buf quoted;
+
+	buf_init(&quoted, 6 * PIECE + 8192);
+	json_string(&quoted, text, len);
+	if (!quoted.failed)
+		buf_append(event, buf_bytes(&quoted) + 1, buf_size(&quoted) - 2);
+	else
+		event->failed = true;
+	buf_free(&quoted);
+}
+
 /*
  * Sends the `complete` event. It repeats the whole answer, which may be long, so it is written as the client reads it;
  * one of ordinary length leaves in one piece.
  */
 static void send_complete(struct exchange *exchange)
 {
+	const char *frame = buf_bytes(&exchange->last);
 	size_t size = buf_size(&exchange->answer);
 
 	while (response_backlog(exchange->request) <= FCGI_BACKLOG_HIGH) {
 		const char *rest = buf_bytes(&exchange->answer) + exchange->sent;
 		size_t piece = utf8_cut(rest, size - exchange->sent, PIECE);
 		bool last = exchange->sent + piece == size;
-		struct buf event, quoted;
+		struct buf event;
 
 		buf_init(&event, 6 * PIECE + 8192);
-		buf_init(&quoted, 6 * PIECE + 8192);
+		event.failed = exchange->last.failed;
 		if (exchange->sent == 0)
-			buf_printf(&event,
-				   "data: {\"type\": \"complete\", \"data\": {\"total_chunks\": %u, "
-				   "\"full_content\": \"",
-				   exchange->chunks);
-		json_string(&quoted, rest, piece);
-		/* Without its quotes: they belong to the whole text. */
-		if (!quoted.failed)
-			buf_append(&event, buf_bytes(&quoted) + 1, buf_size(&quoted) - 2);
-		else
-			event.failed = true;
-		buf_free(&quoted);
+			buf_append(&event, frame, exchange->gap);
+		append_answer(&event, rest, piece);
 		exchange->sent += piece;
 		if (last) {
-			buf_append_char(&event, '"');
-			append_ids(&event, exchange, true);
+			buf_append(&event, frame + exchange->gap, buf_size(&exchange->last) - exchange->gap);
 			end_stream(exchange, &event);
 			return;
 		}
@@ -369,12 +360,14 @@ static void on_drain(void *arg)
 
 static void send_error_event(struct exchange *exchange, const struct error *error)
 {
+	const struct failure_event values = {
+		"error",
+		{ error->detail, exchange->session_id, exchange->conversation_id, clock_unix_us() },
+	};
 	struct buf event;
 
 	buf_init(&event, 8192);
-	buf_append_str(&event, "data: {\"type\": \"error\", \"data\": {\"message\": ");
-	json_cstring(&event, error->detail);
-	append_ids(&event, exchange, false);
+	write_event(&event, &failure_shape, &values);
 	request_fail(exchange->request, error);
 	end_stream(exchange, &event);
 }
@@ -394,6 +387,7 @@ static void stream_done(void *arg, const struct coze_ids *ids, const struct erro
 	} else {
 		exchange->completing = true;
 		exchange->request->doing = "sending the last event";
+		make_complete(exchange);
 		send_complete(exchange);
 	}
 }
@@ -471,8 +465,6 @@ static void chat_stream(struct request *request, void *arg, const void *fields)
 {
 	chat(request, arg, fields, true);
 }
-
-#define CHAT_FIELDS (sizeof chat_fields / sizeof chat_fields[0])
 
 void chat_post(struct request *request, void *app)
 {

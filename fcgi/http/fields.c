@@ -145,18 +145,20 @@ static enum err check(const struct field *field, const struct text *value, struc
 	return ERR_OK;
 }
 
+enum err fields_missing(const struct field *field, struct error *why)
+{
+	error_set(why, ERR_BAD_REQUEST, NULL, "%s is missing", field->name);
+	error_detail(why, "缺少必填字段: %s", field->name);
+	return ERR_BAD_REQUEST;
+}
+
 static enum err read_field(const struct field *field, struct json_object *doc, void *out, struct error *why)
 {
 	struct text *text = (struct text *)(void *)((char *)out + field->offset);
 	struct json_object *value;
 
-	if (!json_object_object_get_ex(doc, field->name, &value) || value == NULL) {
-		if (!field->required)
-			return ERR_OK;
-		error_set(why, ERR_BAD_REQUEST, NULL, "%s is missing", field->name);
-		error_detail(why, "缺少必填字段: %s", field->name);
-		return ERR_BAD_REQUEST;
-	}
+	if (!json_object_object_get_ex(doc, field->name, &value) || value == NULL)
+		return field->required ? fields_missing(field, why) : ERR_OK;
 	if (!json_object_is_type(value, json_type_string)) {
 		error_set(why, ERR_BAD_REQUEST, NULL, "%s is no string", field->name);
 		error_detail(why, "字段 %s 必须是字符串", field->name);

@@ -28,6 +28,7 @@ struct field {
 	size_t offset;       /* of a struct text in the caller's struct */
 	const char *meaning; /* Chinese */
 	const char *meaning_en;
+	const char *example; /* NULL: left out of the document's examples; a required field has one */
 };
 
 /* Text lent by the parsed document; `bytes` is NULL when the field was absent. */
@@ -56,6 +57,9 @@ void fields_take(struct request *request, uv_loop_t *loop, const struct field *f
 enum err fields_parse(struct json_object **doc, void *out, const struct field *fields, size_t count,
 		      const char *body, size_t len, struct error *why);
 void fields_free(struct json_object *doc);
+
+/* What is said where a required field is not there: ERR_BAD_REQUEST. */
+enum err fields_missing(const struct field *field, struct error *why);
 
 /* Whether a Content-Type (or "" for none) means JSON in UTF-8. */
 bool fields_content_type_ok(const char *content_type);

@@ -20,6 +20,14 @@ static bool read_number(const char *text, uint64_t *number)
 	return true;
 }
 
+enum err query_bad(const struct query_field *field, struct error *why)
+{
+	error_set(why, ERR_BAD_REQUEST, NULL, "bad query parameter %s", field->name);
+	error_detail(why, "参数 %s 无效: 必须是 %llu-%llu 之间的整数，且只能出现一次", field->name,
+		     (unsigned long long)field->min, (unsigned long long)field->max);
+	return ERR_BAD_REQUEST;
+}
+
 static enum err read_field(const struct query_field *field, const struct request *request, void *out,
 			   struct error *why)
 {
@@ -34,10 +42,7 @@ static enum err read_field(const struct query_field *field, const struct request
 	}
 	if (good && read_number(text, number) && *number >= field->min && *number <= field->max)
 		return ERR_OK;
-	error_set(why, ERR_BAD_REQUEST, NULL, "bad query parameter %s", field->name);
-	error_detail(why, "参数 %s 无效: 必须是 %llu-%llu 之间的整数，且只能出现一次", field->name,
-		     (unsigned long long)field->min, (unsigned long long)field->max);
-	return ERR_BAD_REQUEST;
+	return query_bad(field, why);
 }
 
 enum err query_read(void *out, const struct query_field *fields, size_t count, const struct request *request,

@@ -24,4 +24,7 @@ struct query_field {
 enum err query_read(void *out, const struct query_field *fields, size_t count, const struct request *request,
 		    struct error *why);
 
+/* What is said where a parameter is not as it must be: ERR_BAD_REQUEST. */
+enum err query_bad(const struct query_field *field, struct error *why);
+
 #endif

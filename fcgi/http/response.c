@@ -7,8 +7,18 @@
 #include <string.h>
 #include <uv.h>
 
-#include "base/json.h"
 #include "base/percent.h"
+
+struct error_answer {
+	const char *detail;
+};
+
+static const struct member error_members[] = {
+	{ "detail", MEMBER_TEXT, offsetof(struct error_answer, detail), "哪里有误", "what is wrong",
+	  .example = "请求参数错误" },
+};
+
+const struct shape error_shape = { "Error", error_members, 1 };
 
 static const char json_type[] = "application/json";
 
@@ -91,6 +101,17 @@ void response_json(struct request *request, int status, const char *session_id, 
 	buf_free(&headers);
 }
 
+void response_shape(struct request *request, int status, const char *session_id, const struct shape *shape,
+		    const void *values, size_t max)
+{
+	struct buf body;
+
+	buf_init(&body, max);
+	shape_write(&body, shape, values, SHAPE_COMPACT);
+	response_json(request, status, session_id, &body);
+	buf_free(&body);
+}
+
 void response_body(struct request *request, int status, const char *type, const struct buf *body)
 {
 	struct error error;
@@ -105,13 +126,12 @@ void response_body(struct request *request, int status, const char *type, const 
 
 static void answer_error(struct request *request, const struct error *error, const char *headers)
 {
+	const struct error_answer answer = { error->detail };
 	struct buf body;
 
 	request_fail(request, error);
 	buf_init(&body, 8192);
-	buf_append_str(&body, "{\"detail\":");
-	json_cstring(&body, error->detail);
-	buf_append_char(&body, '}');
+	shape_write(&body, &error_shape, &answer, SHAPE_COMPACT);
 	answer_with(request, error_status(error->code), json_type, headers, &body);
 	buf_free(&body);
 }

@@ -11,6 +11,17 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "http/request.h"
+#include "http/shape.h"
+
+/* {"detail": …}: every error, also nginx' own. */
+extern const struct shape error_shape;
+
+/*
+ * Answers with `values`, a struct that `shape` describes, as application/json; at most `max` bytes. `session_id` (or NULL)
+ * becomes X-Session-ID. Ends the request. Out of memory, or beyond `max`, it is a 503.
+ */
+void response_shape(struct request *request, int status, const char *session_id, const struct shape *shape,
+		    const void *values, size_t max);
 
 /*
  * Answers with `body` as application/json. `session_id` (or NULL) becomes X-Session-ID. Ends the request. `body` stays

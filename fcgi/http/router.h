@@ -9,6 +9,8 @@
 #include "http/access.h"
 #include "http/request.h"
 
+struct about;
+
 typedef void (*handler_fn)(struct request *request, void *app);
 
 struct route {
@@ -16,6 +18,7 @@ struct route {
 	const char *path; /* may hold one {name}: an id, see id.h; decoded into request->path_id */
 	enum access_level access;
 	handler_fn handler;
+	const struct about *about; /* for the API document, see about.h; NULL: it is not in there */
 };
 
 struct router {

@@ -12,13 +12,13 @@ struct body {
 };
 
 static const struct field table[] = {
-	{ "message", FIELD_TEXT, true, offsetof(struct body, message), "", "" },
-	{ "user_id", FIELD_ID, false, offsetof(struct body, user_id), "", "" },
-	{ "session_id", FIELD_ID, false, offsetof(struct body, session_id), "", "" },
+	{ "message", FIELD_TEXT, true, offsetof(struct body, message), "", "", "" },
+	{ "user_id", FIELD_ID, false, offsetof(struct body, user_id), "", "", "" },
+	{ "session_id", FIELD_ID, false, offsetof(struct body, session_id), "", "", "" },
 };
 
 static const struct field required_id[] = {
-	{ "user_id", FIELD_ID, true, offsetof(struct body, user_id), "", "" },
+	{ "user_id", FIELD_ID, true, offsetof(struct body, user_id), "", "", "" },
 };
 
 static enum err read_body(struct json_object **doc, struct body *body, const char *json, size_t len,

@@ -34,7 +34,7 @@ static void numbers_get(struct request *request, void *app)
 	buf_free(&body);
 }
 
-static const struct route routes[] = { { "GET", "/", ACCESS_OPEN, numbers_get } };
+static const struct route routes[] = { { "GET", "/", ACCESS_OPEN, numbers_get, NULL } };
 
 static struct nginx nginx;
 

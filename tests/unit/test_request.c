@@ -27,7 +27,7 @@ static void query_get(struct request *request, void *app)
 	buf_free(&body);
 }
 
-static const struct field table[] = { { "message", FIELD_TEXT, true, 0, "", "" } };
+static const struct field table[] = { { "message", FIELD_TEXT, true, 0, "", "", "" } };
 
 /* Answers the message's first bytes, and how many there are. */
 static void on_fields(struct request *request, void *arg, const void *fields)
@@ -50,8 +50,8 @@ static void fields_post(struct request *request, void *app)
 }
 
 static const struct route routes[] = {
-	{ "GET", "/", ACCESS_OPEN, query_get },
-	{ "POST", "/", ACCESS_OPEN, fields_post },
+	{ "GET", "/", ACCESS_OPEN, query_get, NULL },
+	{ "POST", "/", ACCESS_OPEN, fields_post, NULL },
 };
 
 static int open_nginx(void **state)

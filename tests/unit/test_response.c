@@ -48,10 +48,10 @@ static void stream_get(struct request *request, void *app)
 }
 
 static const struct route routes[] = {
-	{ "GET", "/json", ACCESS_OPEN, json_get },
-	{ "GET", "/full", ACCESS_OPEN, full_get },
-	{ "GET", "/error", ACCESS_OPEN, error_get },
-	{ "GET", "/stream", ACCESS_OPEN, stream_get },
+	{ "GET", "/json", ACCESS_OPEN, json_get, NULL },
+	{ "GET", "/full", ACCESS_OPEN, full_get, NULL },
+	{ "GET", "/error", ACCESS_OPEN, error_get, NULL },
+	{ "GET", "/stream", ACCESS_OPEN, stream_get, NULL },
 };
 
 static struct nginx nginx;

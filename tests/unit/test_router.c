@@ -40,14 +40,14 @@ HANDLER(admin)
 HANDLER(single)
 
 static const struct route routes[8] = {
-	{ "GET", "/", ACCESS_OPEN, root },
-	{ "POST", "/chat", ACCESS_OPEN, chat },
-	{ "GET", "/session/{session_id}/info", ACCESS_OPEN, info },
-	{ "PUT", "/session/{session_id}/info", ACCESS_OPEN, put_info },
-	{ "POST", "/session/{session_id}/clear", ACCESS_OPEN, clear },
-	{ "GET", "/user", ACCESS_USER, user },
-	{ "GET", "/admin", ACCESS_ADMIN, admin },
-	{ "GET", "/single/{id}", ACCESS_OPEN, single },
+	{ "GET", "/", ACCESS_OPEN, root, NULL },
+	{ "POST", "/chat", ACCESS_OPEN, chat, NULL },
+	{ "GET", "/session/{session_id}/info", ACCESS_OPEN, info, NULL },
+	{ "PUT", "/session/{session_id}/info", ACCESS_OPEN, put_info, NULL },
+	{ "POST", "/session/{session_id}/clear", ACCESS_OPEN, clear, NULL },
+	{ "GET", "/user", ACCESS_USER, user, NULL },
+	{ "GET", "/admin", ACCESS_ADMIN, admin, NULL },
+	{ "GET", "/single/{id}", ACCESS_OPEN, single, NULL },
 };
 
 struct expectation {
