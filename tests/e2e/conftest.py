@@ -1,7 +1,13 @@
-"""Shared stacks: starting one takes a quarter of a second, so tests that only talk to it share it."""
+"""
+Shared stacks: starting one takes a quarter of a second, so tests that only talk to it share it.
+Every answer that any test gets is held against the API document (contract.py).
+"""
 import pytest
 
+import contract
 from stack import Stack
+
+contract.watch()
 
 
 @pytest.fixture(scope='session')

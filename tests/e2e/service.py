@@ -78,10 +78,14 @@ def leaks_below(directory, secrets, texts):
 class Service:
     """One RUN_DIR. Settings are environment variables; `env_file` is the text of a .env."""
 
+    all_ports = set()  # of every service that these tests made
+    on_answer = staticmethod(lambda method, target, status, headers, body: None)  # contract.py puts itself here
+
     def __init__(self, name='cz run ', env_file='', **settings):
         self.home = tempfile.mkdtemp(prefix=name)  # short: pytest's own directories are too long for a unix socket
         self.run_dir = os.path.join(self.home, 'run')
         self.port = free_port()
+        self.all_ports.add(self.port)
         self.env_file = os.path.join(self.home, 'env')
         self.write_env(env_file)
         self.env = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -151,9 +155,11 @@ class Service:
         """(status, headers, body) of a GET; errors are answers too."""
         try:
             with urllib.request.urlopen('http://127.0.0.1:%d%s' % (self.port, path), timeout=20) as answer:
-                return answer.status, answer.headers, answer.read()
+                got = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
-            return error.code, error.headers, error.read()
+            got = error.code, error.headers, error.read()
+        self.on_answer('GET', path, got[0], got[1].items(), got[2])
+        return got
 
     def raw(self, request):
         """Sends bytes as they are; returns (status, headers, body) of the answer, until nginx closes."""
@@ -173,6 +179,10 @@ class Service:
         match = re.match(r'HTTP/1\.1 (\d{3}) ', lines[0])
         assert match, answer[:200]
         headers = [tuple(line.split(': ', 1)) for line in lines[1:]]
+        asked = re.match(rb'([A-Z]+) (/[!-~]*) HTTP/1\.[01]\r\n', request)
+        if asked:
+            whole = ('Content-Length', str(len(body))) in headers
+            self.on_answer(asked[1].decode(), asked[2].decode(), int(match.group(1)), headers, body if whole else None)
         return int(match.group(1)), headers, body
 
     def stop_all(self):

@@ -11,6 +11,7 @@ import time
 
 import requests
 
+from contract import contract
 from service import TOP, Service, free_port
 
 SIM = os.path.join(TOP, 'tests', 'coze_sim', 'sim')
@@ -204,6 +205,7 @@ def parse_stream(body):
     ends = [event for event in events if event['type'] in ('complete', 'error')]
     assert len(ends) == 1 and events[-1] is ends[0], 'not exactly one end, at the end: %r' % events[-3:]
     chunks = [event for event in events if event['type'] == 'chunk']
+    contract().check_stream(body)
     assert [chunk['data']['chunk_index'] for chunk in chunks] == list(range(len(chunks)))
     if ends[0]['type'] == 'complete':
         assert ends[0]['data']['total_chunks'] == len(chunks)
