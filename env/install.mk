@@ -19,7 +19,9 @@ tmpfilesdir    = $(prefix)/lib/tmpfiles.d
 INSTALL        = install
 
 # Of others' code, what nginx serves, with its license.
-VENDOR = $(wildcard $(addprefix nginx/node_modules/markdown-it/,LICENSE dist/browser/markdown-it.esm.min.mjs))
+VENDOR = $(wildcard $(addprefix nginx/node_modules/markdown-it/,LICENSE dist/browser/markdown-it.esm.min.mjs) \
+	$(addprefix nginx/node_modules/swagger-ui-dist/,LICENSE NOTICE favicon-32x32.png swagger-ui.css swagger-ui.css.gz \
+		swagger-ui-bundle.js swagger-ui-bundle.js.gz))
 SHARED = $(shell find nginx env/monitoring -name node_modules -prune -o -type f ! -name entry -print) $(VENDOR)
 DOCS   = README.md env/example.env redis/redis.conf
 UNITS  = coze-chat.service coze-chat-nginx.service
