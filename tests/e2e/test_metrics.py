@@ -17,7 +17,7 @@ import requests
 from fastcgi import Link, ask, request, worker_socket
 from load import Load
 from redis_server import RedisServer
-from stack import directive, filler, wait_for
+from stack import directive, wait_for
 
 STATES = ['lock', 'slot', 'pause', 'asking', 'answering', 'leaving', 'saving']
 SAMPLE = re.compile(r'coze_chat_([a-z_]+)(?:\{([a-z]+="[^"\\]*",?)+\})? ([0-9.e+]+)')
@@ -204,7 +204,7 @@ def test_calls_by_how_they_end(make_stack):
     for sim, result in [({'http_status': 404}, 'http_4xx'), ({'http_status': 502}, 'http_5xx'),
                         ({'fault': 'stall_header', 'stall_ms': 2000}, 'first_byte_timeout'),
                         ({'fault': 'stall', 'stall_ms': 2000}, 'idle_timeout'), ({'fault': 'cut', 'cut_after': -1}, 'unanswered'),
-                        ({'fault': 'cut'}, 'cut')]:
+                        ({'fault': 'cut', 'gap_ms': 100}, 'cut')]:
         stack.sim.queue(**sim)
         stack.chat('x')
         ended(result)
@@ -294,19 +294,22 @@ def test_redis_away(make_stack):
 def test_buffers_fill_with_what_nobody_reads(stack):
     size = 3000000
     links = [stack.connect('/chat/stream', directive('x', answer_bytes=size, chunks=300)) for _ in range(4)]
-    wait_for(lambda: scrape(stack)['buffer_bytes{buffer="output"}'] > 4 * 64 * 1024, 20, 'output')
-    assert scrape(stack)['buffer_bytes{buffer="answer"}'] > 0
-    assert scrape(stack)['open_streams'] == 4
-    for link in links[:2]:
-        link.close()
-    wait_for(lambda: scrape(stack)['open_streams'] == 2, what='two being gone')
-    for link in links[2:]:
-        data = b''
-        while not data.endswith(b'0\r\n\r\n'):
-            piece = link.recv(1 << 20)
-            assert piece
-            data = data[-100:] + piece
-        link.close()
+    try:
+        wait_for(lambda: scrape(stack)['buffer_bytes{buffer="output"}'] > 4 * 32 * 1024, 20, 'output')
+        assert scrape(stack)['buffer_bytes{buffer="answer"}'] > 0
+        gauge(stack, 'open_streams', 4)
+        for link in links[:2]:
+            link.close()
+        wait_for(lambda: scrape(stack)['open_streams'] == 2, what='two being gone')
+        for link in links[2:]:
+            data = b''
+            while not data.endswith(b'0\r\n\r\n'):
+                piece = link.recv(1 << 20)
+                assert piece
+                data = data[-100:] + piece
+    finally:
+        for link in links:
+            link.close()
 
 
 def test_buffers_hold_requests_that_are_not_complete(stack):
