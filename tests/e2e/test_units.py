@@ -86,6 +86,17 @@ def test_a_large_body_waits_in_the_cache(machine):
     assert os.path.isdir(machine.path('/var/cache/coze-chat/body'))
 
 
+def test_large_bodies_weigh_less_than_answers(machine):
+    """A thread that parses one has a lower priority, which the sandbox must let it take."""
+    assert status(machine, '/chat', '-H', 'Content-Type: application/json', '--data-binary',
+                  '@/usr/local/bin/coze-chatd') == 400
+    nices = set()
+    for pid in processes(machine, 'coze-chat'):
+        stats = machine.run('sh', '-c', 'cat /proc/%d/task/*/stat' % pid, check=False).stdout
+        nices |= {line.rsplit(') ', 1)[1].split()[16] for line in stats.splitlines()}
+    assert nices == {'0', '10'}
+
+
 def test_no_process_has_privileges(machine):
     for unit, count, capabilities in (('coze-chat', 3, 0), ('coze-chat-nginx', 3, 1 << 10)):
         found = processes(machine, unit)
