@@ -100,6 +100,15 @@ def test_up_starts_what_was_killed(part):
         assert service.processes() == set()  # also no worker of the killed master
 
 
+def test_a_run_dir_that_was_open_to_all_shows_nobody_the_sessions():
+    with Service() as service:
+        os.mkdir(service.run_dir, 0o755)
+        os.chmod(service.run_dir, 0o755)
+        service.up()
+        for name in 'redis', 'logs', 'state', 'tmp':
+            assert os.stat(os.path.join(service.run_dir, name)).st_mode & 0o077 == 0, name
+
+
 def test_two_run_dirs_side_by_side():
     with Service() as one, Service(name='cz') as two:
         one.up()
