@@ -10,7 +10,7 @@ import sys
 import time
 
 from load import Client, Failure, Load, read_chunks
-from stack import directive
+from stack import directive, wait_for
 
 ATTACKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'attacker.py')
 GAP = 0.025  # seconds between the chunks of a stream
@@ -51,6 +51,7 @@ class Neighbours(Load):
         super().__init__(port)
         self.headers, self.rate, self.stream_count = headers, rate, streams
         self.seen = {'chat': [], 'gap': [], 'health': []}
+        self.begun = {}  # when each request that is under way began, by client
 
     def __enter__(self):
         super().__enter__()
@@ -61,10 +62,16 @@ class Neighbours(Load):
         return self
 
     def watch(self, seconds):
-        """What was seen in the next `seconds`: {'chat', 'gap', 'health': Figures}."""
-        before = {kind: len(times) for kind, times in self.seen.items()}
+        """
+        What the next `seconds` are like: {'chat', 'gap', 'health': Figures}. Only of what began in them, and also of what has not
+        ended: an answer that came late now may have been held up by what was before.
+        """
+        began = time.monotonic()
         time.sleep(seconds)
-        return {kind: Figures(times[before[kind]:]) for kind, times in self.seen.items()}
+        end = began + seconds
+        wait_for(lambda: min(list(self.begun.values()), default=end) >= end, 60, 'the end of what began meanwhile')
+        return {kind: Figures([one for one in list(times) if began <= one[0] < end])
+                for kind, times in self.seen.items()}
 
     async def chats(self):
         if not self.rate:
@@ -90,7 +97,7 @@ class Neighbours(Load):
         free.put_nowait(client)
 
     async def timed(self, kind, client, path, body=None):
-        began = time.monotonic()
+        began = self.begun[client] = time.monotonic()
         try:
             status, data = await client.call(path, body, self.headers)
             self.statuses[status] = self.statuses.get(status, 0) + 1
@@ -101,6 +108,8 @@ class Neighbours(Load):
         except (OSError, asyncio.IncompleteReadError, ValueError, EOFError) as error:
             self.fail('%s: %s' % (kind, error or type(error).__name__))
             client.close()
+        finally:
+            del self.begun[client]
 
     async def health(self):
         client = Client(self.port)

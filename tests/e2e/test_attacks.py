@@ -127,9 +127,9 @@ def test_slow_clients(stack, neighbours):
 def test_slow_readers(stack, neighbours):
     """Streams and whole answers that are read by a byte a second."""
     with attack(stack, neighbours, 'slow readers',
-                ('Reader', stack.port, {'count': 150, 'bytes': 300000, 'key': HEADER + r'\r\n'})) as (readers,):
+                ('Reader', stack.port, {'count': 100, 'bytes': 300000, 'key': HEADER + r'\r\n'})) as (readers,):
         pass
-    assert readers.met['bytes'] > 50 and readers.met['open at the end'] == 150
+    assert readers.met['bytes'] > 50 and readers.met['open at the end'] == 100
 
 
 def test_ten_thousand_idle_connections(stack, neighbours):
