@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,11 +19,16 @@
 
 #define LOG_PATH_SIZE (PATH_MAX + 32)
 
+#define LARGE_BYTES (1024 * 1024)
+
 void process_prepare(void)
 {
 	struct rlimit limit;
 
 	signal(SIGPIPE, SIG_IGN);
+	/* Large bodies and answers go back to the system when they are freed: by itself glibc would raise the limit from
+	 * which it does so with the first of them, and a worker would stay as large as it ever was. */
+	mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);

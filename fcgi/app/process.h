@@ -8,7 +8,7 @@
 
 struct config;
 
-/* Ignores SIGPIPE and raises the limit of descriptors as far as it goes: streams are many, and each may hold two. */
+/* Ignores SIGPIPE, keeps large memory from staying, and raises the limit of descriptors as far as it goes: streams are many, and each may hold two. */
 void process_prepare(void);
 
 /* Makes a directory, if it is not there. False after saying why not on standard error. */
