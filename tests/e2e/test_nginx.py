@@ -253,3 +253,10 @@ def test_listen_addresses(host, listen):
 def test_nginx_waits_longer_than_any_turn():
     config = render(STREAM_TIMEOUT_SECONDS='300.5', CHAT_TIMEOUT_SECONDS='60').stdout
     assert 'fastcgi_read_timeout 331s;' in config
+
+
+def test_a_page_under_another_name_is_told_where_it_is(stack):
+    for path, target in ('/docs/', '/docs'), ('/app', '/app/'):
+        status, headers, body = stack.raw(b'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' % path.encode())
+        assert status == 308 and dict(headers)['Location'] == target
+        assert '另一个地址' in body.decode() and 'HTTPS' not in body.decode()
