@@ -256,6 +256,7 @@ static void begin_stop(struct master *master, int number)
 	if (number == SIGINT)
 		master->kill_at_ms = now_ms() + STOP_EXTRA_MS;
 	master->stopping = true;
+	write_state(master, "stopping");
 	fleet_stop(master->fleet);
 	fleet_signal(master->fleet, number);
 	if (master->check.pid != 0)

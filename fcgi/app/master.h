@@ -6,7 +6,8 @@
  * program (exec: same pid, same sockets, same children), which then replaces the workers one by one. If not, the log says
  * why, and all goes on as before.
  *
- * In RUN_DIR: coze-chatd.lock, which the master holds locked, coze-chatd.pid, and coze-chatd.state, one line "NUMBER ok|refused|starting" about reload NUMBER (0: the start).
+ * In RUN_DIR: coze-chatd.lock, which the master holds locked, coze-chatd.pid, and coze-chatd.state, one line
+ * "NUMBER ok|refused|starting|stopping" about reload NUMBER (0: the start).
  */
 #ifndef APP_MASTER_H
 #define APP_MASTER_H

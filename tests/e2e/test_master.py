@@ -117,6 +117,23 @@ def test_a_drain_ends_what_runs_and_takes_nothing_new(make_stack, number):
     assert not events(stack, 'reloading')
 
 
+def test_up_and_reload_do_not_take_ending_workers_for_running_ones(make_stack):
+    stack = make_stack(WORKERS='1')
+    with stack.stream(LONG, session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        next(pieces)
+        master = stack.pids()['workers']
+        os.kill(master, signal.SIGTERM)
+        wait_for(lambda: events(stack, 'draining'), what='the drain')
+        for command in 'up', 'reload':
+            done = stack.call(command)
+            assert done.returncode != 0 and 'the workers are ending' in done.stderr, done.stdout
+        assert is_alive(master)
+    wait_for(lambda: not is_alive(master), 15, 'the end')
+    stack.up()
+    assert stack.chat('hi').status_code == 200
+
+
 def test_an_end_during_the_check_of_a_reload_is_not_forgotten(make_stack):
     """TERM comes, and before the master acts the check ends well. It waits for its settings, so that this can be done."""
     stack = make_stack(WORKERS='1')
@@ -304,7 +321,7 @@ def test_a_full_disk_does_not_end_a_reload(make_stack):
     hup(stack)
     wait_for(lambda: events(stack, 'reloaded') or not is_alive(master), 20, 'the reload')
     assert is_alive(master)
-    assert not before & set(stack.worker_pids())
+    wait_for(lambda: not before & set(stack.worker_pids()), what='the old workers being gone')
     assert stack.chat('hi').status_code == 200
     with open(os.path.join(stack.run_dir, 'coze-chatd.pid'), encoding='utf-8') as file:
         assert int(file.read()) == master
