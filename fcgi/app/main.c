@@ -1,10 +1,12 @@
 /*
  * main.c - the command line.
  */
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/alone.h"
@@ -58,9 +60,22 @@ static int run(const char *mode, const struct config *config)
 	return EX_OK;
 }
 
+/* Waits a second, with the signals still blocked that the predecessor had blocked. True: it is to end. */
+static bool told_to_end(void)
+{
+	const struct timespec second = { .tv_sec = 1 };
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGQUIT);
+	sigaddset(&signals, SIGINT);
+	return sigtimedwait(&signals, NULL, &second) > 0;
+}
+
 /*
  * Reads the settings. A master's successor has workers to look after: it waits until the settings, which were good when it
- * was begun, are good again.
+ * was begun, are good again. Should it be told to end, its workers drain, as their master is gone.
  */
 static bool load(struct config *config, bool partly)
 {
@@ -72,10 +87,9 @@ static bool load(struct config *config, bool partly)
 		good = partly ? config_load_partly(config, &problems) : config_load(config, &problems);
 		print(stderr, &problems);
 		buf_free(&problems);
-		if (good || !master_is_successor())
+		if (good || !master_is_successor() || told_to_end())
 			return good;
 		config_fini(config);
-		sleep(1);
 	}
 }
 

@@ -43,7 +43,7 @@ def test_nothing_is_lost_while_reloads_come_each_second(make_stack):
             time.sleep(max(0, began + reloads - time.monotonic()))
         load.stop()
     assert load.failures == []
-    assert len(load.times) > SECONDS * 500 * 0.9 and load.finished_streams >= 200
+    assert len(load.times) > SECONDS * 500 * 0.5 and load.finished_streams >= 200
     assert metric(stack, 'coze_chat_reloads_total{result="ok"}') == reloads
     # A restart loses no count, and a worker that has gone leaves no stream behind.
     assert metric(stack, 'coze_chat_requests_total{route="/chat",status="200"}') == load.statuses[200]
