@@ -69,8 +69,17 @@ unit: $(UNIT_BIN) ## run the unit tests
 	if [ -n "$$failed" ]; then echo "unit tests failed:$$failed"; exit 1; fi; \
 	echo "unit tests passed: $(words $(UNIT_BIN)) programs"
 
+# Tests wait more than they work: those with browsers, containers and packages run beside the rest, and are shown after it.
+PYTEST = ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider
+BESIDE = $(patsubst %,tests/e2e/test_%.py,app compose docs install monitoring openapi readme units)
 e2e: $(BUILD)/coze-chatd ## run the end-to-end tests (ARGS= goes to pytest)
-	@ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider tests $(ARGS)
+ifneq ($(ARGS),)
+	@$(PYTEST) tests $(ARGS)
+else
+	@$(PYTEST) $(BESIDE) >$(BUILD)/beside.log 2>&1 & beside=$$!; \
+	$(PYTEST) tests $(BESIDE:%=--ignore=%); rc=$$?; \
+	wait $$beside || rc=$$?; cat $(BUILD)/beside.log; exit $$rc
+endif
 
 # A report written by any worker process fails the run, also when its exit status was seen by nobody. The sanitizers
 # make gcc warn of what cannot happen, so there warnings are no errors.

@@ -2,6 +2,7 @@
 Runs env/service for tests: a RUN_DIR and a port of its own for each, nothing of the caller's settings.
 CHATD and CHATD_WRAPPER of the environment choose the worker's binary, as they do for env/service itself.
 """
+import collections
 import itertools
 import os
 import random
@@ -21,17 +22,25 @@ KEPT = ('PATH', 'HOME', 'LANG', 'CHATD', 'CHATD_WRAPPER', 'ASAN_OPTIONS', 'UBSAN
 ports = itertools.cycle(range(10000, 20000))
 for _ in range(random.randrange(10000)):  # other test runs begin elsewhere
     next(ports)
+taken = collections.deque(maxlen=200)  # by the time that one falls out, its port is listened on
 
 
 def free_port():
-    """Not one that the kernel takes for outgoing connections: one of them could have it before it is listened on."""
+    """
+    Not one that the kernel takes for outgoing connections: one of them could have it before it is listened on. Nor one of
+    another test run beside this: who has a port keeps it by its UDP twin, which nobody else here uses.
+    """
     for port in ports:
+        twin = socket.socket(type=socket.SOCK_DGRAM)
         with socket.socket() as probe:
             try:
+                twin.bind(('127.0.0.1', port))
                 probe.bind(('127.0.0.1', port))
-                return port
             except OSError:
+                twin.close()
                 continue
+        taken.append(twin)
+        return port
 
 
 def is_alive(pid):
