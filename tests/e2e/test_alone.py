@@ -57,6 +57,9 @@ class Worker:
             return True
 
     def said(self):
+        """Its log; nothing before it has made one."""
+        if not os.path.exists(self.log):
+            return ''
         with open(self.log, encoding='utf-8') as file:
             return file.read()
 

@@ -250,7 +250,7 @@ def test_new_workers_are_found_and_old_ones_forgotten_without_a_reload():
         wait_for(lambda: {front.ask('/').headers['X-Worker'] for _ in range(10)} == {'127.0.0.2'})
         front.dns.addresses = ['127.0.0.3']
         wait_for(lambda: {front.ask('/').headers['X-Worker'] for _ in range(10)} == {'127.0.0.3'})
-        assert front.dns.asked >= 3
+        assert front.dns.asked >= 2  # once for each answer that was different
 
 
 @pytest.mark.parametrize('method', TWICE + SAFE)
