@@ -62,9 +62,9 @@ class Site:
         return status, body.decode()
 
     def close(self):
+        self.sim.stop()  # its directory is within the front's
         for service in [self.front] + self.workers:
             service.close()
-        self.sim.stop()
         self.redis.close()
         self.network.close()
 
