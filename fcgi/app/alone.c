@@ -44,7 +44,7 @@ static int open_listener(const struct config *config)
 		buf_append_str(&problems, "WORKER_LISTEN: is required with --worker: host:port\n");
 	else if (listener_name(name, config, 0, &problems))
 		fd = listener_open(name, &problems);
-	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
+	process_tell(&problems);
 	buf_free(&problems);
 	return fd;
 }

@@ -12,12 +12,12 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "app/config.h"
 #include "app/handoff.h"
 #include "app/listener.h"
+#include "app/process.h"
 #include "app/worker.h"
 #include "base/log.h"
 
@@ -60,14 +60,6 @@ struct fleet {
 	size_t leaving_count;
 	bool stopping;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- the child ---- */
 
@@ -151,11 +143,11 @@ static void start(struct fleet *fleet, size_t worker, struct process *process)
 		run_child(fleet, worker, block, master);
 	if (pid < 0) {
 		log_event(LOG_LEVEL_ERROR, "fork", LOG_TEXT("why", strerror(errno)));
-		place->start_at_ms = now_ms() + place->pause_ms;
+		place->start_at_ms = process_now_ms() + place->pause_ms;
 		return;
 	}
 	metrics_started(fleet->metrics, block, pid);
-	*process = (struct process){ pid, block, now_ms() };
+	*process = (struct process){ pid, block, process_now_ms() };
 }
 
 static bool is_starting(const struct fleet *fleet)
@@ -212,7 +204,7 @@ static uint64_t advance_place(struct fleet *fleet, size_t worker, uint64_t now)
 
 uint64_t fleet_advance(struct fleet *fleet)
 {
-	uint64_t now = now_ms(), wait = IDLE_MS;
+	uint64_t now = process_now_ms(), wait = IDLE_MS;
 
 	for (size_t i = 0; i < fleet->count && !fleet->stopping; i++) {
 		uint64_t until = fleet->places[i].fd >= 0 ? advance_place(fleet, i, now) : IDLE_MS;
@@ -265,7 +257,7 @@ static void note_end(const struct fleet *fleet, size_t worker, const struct proc
 /* When its successor may be started. */
 static void plan_start(struct place *place, const struct process *process)
 {
-	uint64_t now = now_ms();
+	uint64_t now = process_now_ms();
 	bool young = now - process->started_ms < YOUNG_MS;
 
 	place->pause_ms = !young                               ? PAUSE_MIN_MS
@@ -420,7 +412,7 @@ static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
 
 static void adopt(struct fleet *fleet, const char *line)
 {
-	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = now_ms() } };
+	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = process_now_ms() } };
 	struct process *process = &place.current;
 	char kind[16];
 	size_t worker;

@@ -55,20 +55,6 @@ struct master {
 	uint64_t kill_at_ms; /* valid when stopping */
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static bool complain(const char *what, const char *name)
-{
-	fprintf(stderr, "coze-chatd: %s %s: %s\n", what, name, strerror(errno));
-	return false;
-}
-
 /* ---- files ---- */
 
 /* Replaces a file in one step, so that nobody reads a half of it. */
@@ -81,12 +67,12 @@ static bool write_file(const char *path, const char *text)
 	snprintf(fresh, sizeof fresh, "%s.new", path);
 	file = fopen(fresh, "we");
 	if (file == NULL)
-		return complain("cannot write", fresh);
+		return process_complain("cannot write", fresh);
 	good = fputs(text, file) >= 0;
 	good = fclose(file) == 0 && good;
 	if (good && rename(fresh, path) == 0)
 		return true;
-	return complain("cannot write", path);
+	return process_complain("cannot write", path);
 }
 
 static void write_state(const struct master *master, const char *result)
@@ -161,7 +147,7 @@ static void begin_reload(struct master *master)
 		refuse_reload(master, strerror(errno));
 		return;
 	}
-	master->check = (struct check){ pid, pipe_fds[0], now_ms() + CHECK_LIMIT_MS };
+	master->check = (struct check){ pid, pipe_fds[0], process_now_ms() + CHECK_LIMIT_MS };
 }
 
 /* Writes down what the successor must know. Returns a descriptor that survives the exec, or -1. */
@@ -252,9 +238,9 @@ static void begin_stop(struct master *master, int number)
 {
 	log_event(LOG_LEVEL_INFO, "stopping", LOG_NUMBER("signal", number));
 	if (!master->stopping)
-		master->kill_at_ms = now_ms() + master->config->drain_timeout_ms + STOP_EXTRA_MS;
+		master->kill_at_ms = process_now_ms() + master->config->drain_timeout_ms + STOP_EXTRA_MS;
 	if (number == SIGINT)
-		master->kill_at_ms = now_ms() + STOP_EXTRA_MS;
+		master->kill_at_ms = process_now_ms() + STOP_EXTRA_MS;
 	master->stopping = true;
 	write_state(master, "stopping");
 	fleet_stop(master->fleet);
@@ -303,7 +289,7 @@ static void finish_reload(struct master *master)
 /* What takes too long is killed. Returns the milliseconds until the next look. */
 static uint64_t enforce_limits(struct master *master)
 {
-	uint64_t now = now_ms(), wait = UINT64_MAX;
+	uint64_t now = process_now_ms(), wait = UINT64_MAX;
 
 	if (master->check.pid != 0 && now >= master->check.until_ms)
 		kill(master->check.pid, SIGKILL);
@@ -375,11 +361,11 @@ static bool lock_run_dir(struct master *master)
 	snprintf(path, sizeof path, "%s/coze-chatd.lock", master->config->run_dir);
 	master->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (master->lock_fd < 0)
-		return complain("cannot open", path);
+		return process_complain("cannot open", path);
 	if (fcntl(master->lock_fd, F_SETLK, &lock) == 0)
 		return true;
 	if (errno != EACCES && errno != EAGAIN)
-		return complain("cannot lock", path);
+		return process_complain("cannot lock", path);
 	fprintf(stderr, "coze-chatd: another one runs in this RUN_DIR: %s\n", master->config->run_dir);
 	return false;
 }
@@ -399,7 +385,7 @@ static bool open_metrics(struct master *master, bool successor)
 	if (master->metrics == NULL)
 		master->metrics = metrics_region_new(&master->metrics_fd, routes, count);
 	if (master->metrics == NULL)
-		return complain("cannot make", "shared memory");
+		return process_complain("cannot make", "shared memory");
 	metrics_use_master(master->metrics);
 	return true;
 }
@@ -410,7 +396,7 @@ static bool open_fleet(struct master *master, const char *handed_over)
 
 	buf_init(&problems, 64 * 1024);
 	master->fleet = fleet_open(master->config, master->metrics, &master->signals, handed_over, &problems);
-	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
+	process_tell(&problems);
 	if (buf_size(&problems) > 0) {
 		buf_append_char(&problems, '\0');
 		log_event(LOG_LEVEL_ERROR, "start", LOG_TEXT("why", buf_bytes(&problems)));
@@ -467,7 +453,7 @@ bool master_check(const struct config *config)
 
 	buf_init(&problems, 64 * 1024);
 	good = listener_check(config, getenv(HELD), &problems);
-	fwrite(buf_bytes(&problems), 1, buf_size(&problems), stderr);
+	process_tell(&problems);
 	buf_free(&problems);
 	return process_check_log(config) && good;
 }
@@ -479,7 +465,7 @@ int master_run(const struct config *config)
 	ssize_t len = readlink("/proc/self/exe", master.program, sizeof master.program - 1);
 
 	if (len < 0) {
-		complain("cannot read", "/proc/self/exe");
+		process_complain("cannot read", "/proc/self/exe");
 		return EX_OSERR;
 	}
 	cut_deleted(master.program);

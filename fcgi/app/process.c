@@ -12,14 +12,14 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/config.h"
 #include "base/log.h"
 
 #define LOG_PATH_SIZE (PATH_MAX + 32)
-
-#define LARGE_BYTES (1024 * 1024)
+#define LARGE_BYTES   (1024 * 1024)
 
 void process_prepare(void)
 {
@@ -35,17 +35,30 @@ void process_prepare(void)
 	}
 }
 
-static bool complain(const char *what, const char *path)
+uint64_t process_now_ms(void)
 {
-	fprintf(stderr, "coze-chatd: %s %s: %s\n", what, path, strerror(errno));
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+bool process_complain(const char *what, const char *name)
+{
+	fprintf(stderr, "coze-chatd: %s %s: %s\n", what, name, strerror(errno));
 	return false;
+}
+
+void process_tell(const struct buf *problems)
+{
+	fwrite(buf_bytes(problems), 1, buf_size(problems), stderr);
 }
 
 bool process_make_directory(const char *path)
 {
 	if (mkdir(path, 0750) == 0 || errno == EEXIST)
 		return true;
-	return complain("cannot make the directory", path);
+	return process_complain("cannot make the directory", path);
 }
 
 /* LOG_FILE, or the one in RUN_DIR. */
@@ -78,7 +91,7 @@ bool process_check_log(const struct config *config)
 			return true;
 		log_path(config, path);
 	}
-	return complain("LOG_FILE: cannot write", path);
+	return process_complain("LOG_FILE: cannot write", path);
 }
 
 bool process_open_log(const struct config *config)
@@ -93,5 +106,5 @@ bool process_open_log(const struct config *config)
 	log_path(config, path);
 	if (log_open_file(path, (enum log_level)config->log_level, (enum log_format)config->log_format))
 		return true;
-	return complain("cannot open the log", path);
+	return process_complain("cannot open the log", path);
 }

@@ -38,6 +38,7 @@
 #define START_LIMIT_MS     1000 /* without Redis there is still /health, and a 503 is an answer, too */
 #define SETTLE_INTERVAL_MS 10   /* between looks whether the last cancellations have left */
 #define SETTLE_LIMIT_MS    2000
+#define SIGNALS            5
 #define SAMPLE_MS          100 /* how often gauges that nobody announces are looked at */
 
 enum worker_state {
@@ -66,7 +67,7 @@ struct worker {
 	struct limiter *limiter;
 	struct service service;
 	struct router router;
-	uv_signal_t on_term, on_quit, on_int, on_usr1, on_usr2;
+	uv_signal_t signals[SIGNALS];
 	bool is_last;     /* nobody will accept from the socket after this worker */
 	uv_timer_t timer; /* STARTING: the next look; DRAINING: its limit; SETTLING: the next look */
 	uint64_t start_until_ms;
@@ -253,27 +254,34 @@ static void on_sample(uv_timer_t *timer)
 
 /* ---- life ---- */
 
+static void init_signals(struct worker *worker)
+{
+	static const struct {
+		int number;
+		uv_signal_cb fn;
+	} wanted[SIGNALS] = { { SIGUSR1, on_usr1 },
+			      { SIGUSR2, on_usr2 },
+			      { SIGTERM, on_term },
+			      { SIGQUIT, on_term },
+			      { SIGINT, on_int } };
+
+	for (size_t i = 0; i < SIGNALS; i++) {
+		uv_signal_init(&worker->loop, &worker->signals[i]);
+		worker->signals[i].data = worker;
+		uv_signal_start(&worker->signals[i], wanted[i].fn, wanted[i].number);
+	}
+}
+
 static void init_loop(struct worker *worker)
 {
 	uv_loop_init(&worker->loop);
 	uv_timer_init(&worker->loop, &worker->timer);
-	uv_signal_init(&worker->loop, &worker->on_term);
-	uv_signal_init(&worker->loop, &worker->on_quit);
-	uv_signal_init(&worker->loop, &worker->on_int);
-	uv_signal_init(&worker->loop, &worker->on_usr1);
-	uv_signal_init(&worker->loop, &worker->on_usr2);
 	uv_timer_init(&worker->loop, &worker->sampler);
 	if (worker->options.handoff != NULL)
 		uv_poll_init(&worker->loop, &worker->handoff, worker->options.handoff->in);
-	worker->handoff.data = worker;
-	worker->timer.data = worker->on_term.data = worker->on_quit.data = worker->on_int.data = worker;
-	worker->on_usr2.data = worker->sampler.data = worker;
-	uv_signal_start(&worker->on_usr1, on_usr1, SIGUSR1);
-	uv_signal_start(&worker->on_usr2, on_usr2, SIGUSR2);
+	worker->handoff.data = worker->timer.data = worker->sampler.data = worker;
+	init_signals(worker);
 	uv_timer_start(&worker->sampler, on_sample, 0, SAMPLE_MS);
-	uv_signal_start(&worker->on_term, on_term, SIGTERM);
-	uv_signal_start(&worker->on_quit, on_term, SIGQUIT);
-	uv_signal_start(&worker->on_int, on_int, SIGINT);
 }
 
 static enum err open_coze(struct worker *worker, struct error *why)
@@ -445,11 +453,8 @@ static void close_parts(struct worker *worker)
 	if (worker->limiter != NULL)
 		limiter_close(worker->limiter);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
-	uv_close((uv_handle_t *)&worker->on_term, NULL);
-	uv_close((uv_handle_t *)&worker->on_quit, NULL);
-	uv_close((uv_handle_t *)&worker->on_int, NULL);
-	uv_close((uv_handle_t *)&worker->on_usr1, NULL);
-	uv_close((uv_handle_t *)&worker->on_usr2, NULL);
+	for (size_t i = 0; i < SIGNALS; i++)
+		uv_close((uv_handle_t *)&worker->signals[i], NULL);
 	uv_close((uv_handle_t *)&worker->sampler, NULL);
 	if (worker->options.handoff != NULL)
 		uv_close((uv_handle_t *)&worker->handoff, NULL);

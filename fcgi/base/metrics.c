@@ -354,6 +354,17 @@ static uint64_t resident_bytes(pid_t pid)
 	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* A counter of the workers that there are, or have been. */
+static void write_by_worker(struct buf *out, const struct metrics_region *region, const char *name,
+			    const char *help, const uint64_t *cells)
+{
+	head(out, name, "counter", help);
+	for (size_t i = 0; i < METRICS_WORKERS; i++)
+		if (region->starts[i] > 0)
+			buf_printf(out, "coze_chat_%s{worker=\"%zu\"} %llu\n", name, i,
+				   (unsigned long long)cells[i]);
+}
+
 static void write_workers(struct buf *out, const struct metrics_region *region,
 			  const struct metrics_counters *counters)
 {
@@ -378,17 +389,10 @@ static void write_workers(struct buf *out, const struct metrics_region *region,
 				   (unsigned long long)bytes);
 	}
 	gauge(out, "workers", "Worker processes, by state.", states, LABEL("state", worker_states));
-	head(out, "worker_starts_total", "counter", "Processes started for a worker.");
-	for (size_t i = 0; i < METRICS_WORKERS; i++)
-		if (region->starts[i] > 0)
-			buf_printf(out, "coze_chat_worker_starts_total{worker=\"%zu\"} %llu\n", i,
-				   (unsigned long long)region->starts[i]);
-	head(out, "worker_deaths_total", "counter",
-	     "Processes of a worker that ended without being told to.");
-	for (size_t i = 0; i < METRICS_WORKERS; i++)
-		if (region->starts[i] > 0)
-			buf_printf(out, "coze_chat_worker_deaths_total{worker=\"%zu\"} %llu\n", i,
-				   (unsigned long long)region->deaths[i]);
+	write_by_worker(out, region, "worker_starts_total", "Processes started for a worker.",
+			region->starts);
+	write_by_worker(out, region, "worker_deaths_total",
+			"Processes of a worker that ended without being told to.", region->deaths);
 	counter(out, "reloads_total", "Reloads of the settings.", reloads, LABEL("result", reload_results));
 	gauge(out, "start_time_seconds", "When the counting began, Unix time.", &region->started_unix_s,
 	      NO_LABEL);
