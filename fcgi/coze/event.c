@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/scan.h"
 #include "base/utf8.h"
 
 static const struct event_text no_text = { "", 0 };
@@ -130,6 +131,18 @@ static struct json_object *parse_repaired(struct json_tokener *tokener, const ch
 	return doc;
 }
 
+/*
+ * json-c 0.16 remembers half of a surrogate pair at the end of a text beyond json_tokener_reset(), and would put U+FFFD
+ * before the next escape that it meets, in another user's answer. An escape of ours takes that.
+ */
+static void forget_surrogate(struct json_tokener *tokener)
+{
+	static const char escape[] = "\"\\u0020\"";
+
+	json_tokener_reset(tokener);
+	json_object_put(json_tokener_parse_ex(tokener, escape, sizeof escape - 1));
+}
+
 static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len)
 {
 	struct json_object *doc;
@@ -143,8 +156,9 @@ static struct json_object *parse(struct json_tokener *tokener, const char *body,
 	if (json_tokener_get_error(tokener) != json_tokener_success ||
 	    !json_object_is_type(doc, json_type_object)) {
 		json_object_put(doc);
-		return NULL;
+		doc = NULL;
 	}
+	forget_surrogate(tokener);
 	return doc;
 }
 
@@ -170,37 +184,193 @@ static const struct event_name {
 	{ "conversation.stream.done", EVENT_DONE, CHAT_UNKNOWN },
 };
 
-bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
-		  size_t len)
+/* ---- plain events, without json-c ---- */
+
+/* A member that is read: a string or an integer. */
+struct wanted {
+	const char *name;
+	struct event_text *text; /* or NULL */
+	int64_t *number;         /* or NULL */
+};
+
+/* False when only json-c can tell: odd escapes, or no memory. */
+static bool take_text(struct event *event, const struct scan_member *member, struct event_text *text)
+{
+	char *out;
+	long len;
+
+	*text = no_text;
+	if (member->kind != SCAN_STRING)
+		return true;
+	*text = (struct event_text){ member->value.bytes, member->value.len };
+	if (!member->escaped)
+		return true;
+	if (event->unescaped == NULL)
+		event->unescaped = malloc(event->data.len);
+	if (event->unescaped == NULL)
+		return false;
+	out = event->unescaped + event->unescaped_len;
+	len = scan_unescape(out, &member->value);
+	if (len < 0)
+		return false;
+	event->unescaped_len += (size_t)len;
+	*text = (struct event_text){ out, (size_t)len };
+	return true;
+}
+
+/* False for whatever else could be meant as a number. */
+static bool take_number(const struct scan_member *member, int64_t *number)
+{
+	bool negative;
+
+	if (member->kind != SCAN_INTEGER)
+		return false;
+	negative = member->value.bytes[0] == '-';
+	*number = 0;
+	for (size_t i = negative; i < member->value.len; i++)
+		*number = *number * 10 + (member->value.bytes[i] - '0');
+	if (negative)
+		*number = -*number;
+	return true;
+}
+
+static bool is_named(const struct scan_member *member, const char *name)
+{
+	return strlen(name) == member->name.len && memcmp(name, member->name.bytes, member->name.len) == 0;
+}
+
+/*
+ * Reads what is wanted of an object's members; the last of several with one name counts. `last_error`: where the member of
+ * that name is put, if it is an object; or NULL.
+ */
+static bool read_members(struct event *event, const struct scan_slice *object, const struct wanted *wanted,
+			 size_t count, struct scan_slice *last_error)
+{
+	static const struct scan_slice nothing = { NULL, 0 };
+	struct scan_member member;
+	struct scan scan;
+
+	scan_begin(&scan, object->bytes, object->len);
+	while (scan_next(&scan, &member)) {
+		if (last_error != NULL && is_named(&member, "last_error"))
+			*last_error = member.kind == SCAN_OBJECT ? member.value : nothing;
+		for (size_t i = 0; i < count; i++) {
+			if (!is_named(&member, wanted[i].name))
+				continue;
+			if (wanted[i].text != NULL ? !take_text(event, &member, wanted[i].text)
+						   : !take_number(&member, wanted[i].number))
+				return false;
+		}
+	}
+	return scan_complete(&scan);
+}
+
+static bool read_message(struct event *event)
+{
+	struct event_message *message = &event->message;
+	const struct wanted wanted[] = {
+		{ "id", &message->id, NULL },
+		{ "chat_id", &message->chat_id, NULL },
+		{ "conversation_id", &message->conversation_id, NULL },
+		{ "type", &message->type, NULL },
+		{ "content_type", &message->content_type, NULL },
+		{ "content", &message->content, NULL },
+		{ "created_at", NULL, &message->created_at },
+	};
+
+	*message = (struct event_message){ no_text, no_text, no_text, no_text, no_text, no_text, 0 };
+	return read_members(event, &event->data, wanted, sizeof wanted / sizeof wanted[0], NULL);
+}
+
+static bool read_chat(struct event *event)
+{
+	struct event_chat *chat = &event->chat;
+	struct scan_slice last_error = { NULL, 0 };
+	const struct wanted wanted[] = {
+		{ "id", &chat->id, NULL },
+		{ "conversation_id", &chat->conversation_id, NULL },
+		{ "code", NULL, &chat->error_code },
+		{ "msg", &chat->error_msg, NULL },
+	};
+	const struct wanted *of_error = wanted + 2;
+
+	*chat = (struct event_chat){ no_text, no_text, CHAT_UNKNOWN, 0, no_text };
+	if (!read_members(event, &event->data, wanted, sizeof wanted / sizeof wanted[0], &last_error))
+		return false;
+	if (last_error.len == 0)
+		return true;
+	chat->error_code = 0;
+	chat->error_msg = no_text;
+	return read_members(event, &last_error, of_error, 2, NULL);
+}
+
+/* ---- events ---- */
+
+static bool is_message(enum event_kind kind)
+{
+	return kind == EVENT_DELTA || kind == EVENT_MESSAGE;
+}
+
+static bool build(struct event *event, struct json_tokener *tokener)
+{
+	event->doc = parse(tokener, event->data.bytes, event->data.len);
+	if (event->doc == NULL)
+		return false;
+	if (is_message(event->kind))
+		get_message(&event->message, event->doc);
+	else
+		get_chat(&event->chat, event->doc);
+	return true;
+}
+
+static bool read_plain(struct event *event)
+{
+	if (!utf8_valid(event->data.bytes, event->data.len))
+		return false;
+	return is_message(event->kind) ? read_message(event) : read_chat(event);
+}
+
+static bool decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+		   size_t len, bool plain)
 {
 	const struct event_name *known = NULL;
 
-	event->kind = EVENT_OTHER;
-	event->doc = NULL;
+	*event = (struct event){ .kind = EVENT_OTHER, .data = { data, len } };
 	for (size_t i = 0; i < sizeof event_names / sizeof event_names[0] && known == NULL; i++)
 		if (strcmp(event_names[i].name, name) == 0)
 			known = &event_names[i];
-	if (known == NULL)
-		return true;
-	event->kind = known->kind;
-	if (known->kind == EVENT_DONE)
-		return true;
-	event->doc = parse(tokener, data, len);
-	if (event->doc == NULL)
-		return false;
-	if (known->kind == EVENT_DELTA || known->kind == EVENT_MESSAGE) {
-		get_message(&event->message, event->doc);
+	if (known == NULL || known->kind == EVENT_DONE) {
+		event->kind = known != NULL ? EVENT_DONE : EVENT_OTHER;
 		return true;
 	}
-	get_chat(&event->chat, event->doc);
-	event->chat.status = known->status;
+	event->kind = known->kind;
+	if (!(plain && read_plain(event)) && !build(event, tokener)) {
+		event_free(event);
+		return false;
+	}
+	if (!is_message(known->kind))
+		event->chat.status = known->status;
 	return true;
+}
+
+bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+		  size_t len)
+{
+	return decode(event, tokener, name, data, len, true);
+}
+
+bool event_decode_built(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+			size_t len)
+{
+	return decode(event, tokener, name, data, len, false);
 }
 
 void event_free(struct event *event)
 {
 	json_object_put(event->doc);
 	event->doc = NULL;
+	free(event->unescaped);
+	event->unescaped = NULL;
 }
 
 bool envelope_decode(struct envelope *envelope, struct json_tokener *tokener, const char *body, size_t len)

@@ -2,7 +2,7 @@
  * event.h - what Coze says: chats, messages and errors, decoded from JSON (coze-api sections 2.2, 3.2, 3.3, 4).
  *
  * Everything is optional and anything may be of the wrong type: a field that is absent or odd decodes as empty. Ids are
- * texts; codes may be numbers or strings. Texts are valid UTF-8, lent until event_free().
+ * texts; codes may be numbers or strings. Texts are valid UTF-8, lent until event_free() and as long as what was decoded.
  */
 #ifndef COZE_EVENT_H
 #define COZE_EVENT_H
@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/scan.h"
 
 struct json_object;
 struct json_tokener;
@@ -54,7 +56,10 @@ struct event {
 	enum event_kind kind;
 	struct event_chat chat;       /* EVENT_CHAT; of EVENT_ERROR only error_code and error_msg */
 	struct event_message message; /* EVENT_DELTA and EVENT_MESSAGE */
-	struct json_object *doc;      /* owner of the texts */
+	struct scan_slice data;       /* as it came; most texts point into it */
+	char *unescaped;              /* owner of those that were escaped; or NULL */
+	size_t unescaped_len;
+	struct json_object *doc; /* owner of all of them, if json-c had to be asked; or NULL */
 };
 
 /* An answer in Coze's envelope {code, msg, data, detail}; also a bare chat's error. */
@@ -73,6 +78,12 @@ struct envelope {
  */
 bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
 		  size_t len);
+
+/* The same by json-c alone: what tests hold event_decode() against. */
+bool event_decode_built(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
+			size_t len);
+
+/* Also after a false, and twice. */
 void event_free(struct event *event);
 
 /* Decodes a whole JSON body. False when it is not a JSON object. */

@@ -10,6 +10,7 @@
 #include "coze/event.h"
 
 static struct json_tokener *tokener;
+static char *lent; /* the input that was decoded last: texts point into it */
 
 static int open_tokener(void **state)
 {
@@ -22,16 +23,15 @@ static int close_tokener(void **state)
 {
 	(void)state;
 	json_tokener_free(tokener);
+	free(lent);
 	return 0;
 }
 
 static bool decode(struct event *event, const char *name, const char *data, size_t len)
 {
-	char *copy = exact_copy(data, len);
-	bool good = event_decode(event, tokener, name, copy, len);
-
-	free(copy); /* texts belong to the document, not to the input */
-	return good;
+	free(lent);
+	lent = exact_copy(data, len);
+	return event_decode(event, tokener, name, lent, len);
 }
 
 static bool open_envelope(struct envelope *envelope, const char *body, size_t len)
@@ -446,11 +446,165 @@ static void test_envelope_lists_messages(void **state)
 	envelope_free(&envelope);
 }
 
+/* ---- without json-c, and with ---- */
+
+static void assert_same(const struct event_text *left, const struct event_text *right)
+{
+	assert_bytes(left->bytes, left->len, right->bytes, right->len);
+}
+
+/* Decodes both ways, and compares all that there is. True when json-c was not needed. */
+static bool decode_both(const char *name, const char *data, size_t len)
+{
+	struct event read, built;
+	bool good = decode(&read, name, data, len), plain = good && read.doc == NULL;
+
+	assert_int_equal(event_decode_built(&built, tokener, name, lent, len), good);
+	if (good && read.kind == EVENT_CHAT) {
+		assert_same(&read.chat.id, &built.chat.id);
+		assert_same(&read.chat.conversation_id, &built.chat.conversation_id);
+		assert_same(&read.chat.error_msg, &built.chat.error_msg);
+		assert_int_equal(read.chat.error_code, built.chat.error_code);
+		assert_int_equal(read.chat.status, built.chat.status);
+	} else if (good) {
+		assert_same(&read.message.id, &built.message.id);
+		assert_same(&read.message.chat_id, &built.message.chat_id);
+		assert_same(&read.message.conversation_id, &built.message.conversation_id);
+		assert_same(&read.message.type, &built.message.type);
+		assert_same(&read.message.content_type, &built.message.content_type);
+		assert_same(&read.message.content, &built.message.content);
+		assert_int_equal(read.message.created_at, built.message.created_at);
+		assert_true(utf8_valid(read.message.content.bytes, read.message.content.len));
+	}
+	event_free(&read);
+	event_free(&built);
+	return plain;
+}
+
+#define DELTA "conversation.message.delta"
+#define DONE  "conversation.chat.completed"
+
+static void test_event_needs_no_json_c_for_what_coze_sends(void **state)
+{
+	static const struct {
+		const char *name, *data;
+		bool plain;
+	} cases[] = {
+		{ DELTA, "{\"id\":\"1\",\"conversation_id\":\"2\",\"type\":\"answer\",\"content\":\"你\"}",
+		  true },
+		{ DELTA, " {\t\"id\" : \"1\" ,\r\n\"created_at\": -12 } ", true },
+		{ DELTA,
+		  "{\"content\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0001\\u00e9\\u4F60\\ud83d\\uDE00\\uffff\"}",
+		  true },
+		{ DELTA, "{\"id\":\"\\n\",\"content\":\"\\t\",\"type\":\"a\\/b\"}", true },
+		{ DELTA, "{\"id\":\"1\",\"id\":2}", true },
+		{ DELTA, "{\"id\":\"\\n\\n\",\"id\":\"\\t\\t\",\"id\":\"\\r\\r\"}", true },
+		{ DELTA, "{}", true },
+		{ DELTA, "{\"content\":null,\"type\":true,\"id\":[1,{\"a\":[]}],\"chat_id\":{\"b\":1e5}}",
+		  true },
+		{ DELTA, "{\"created_at\":999999999999999999}", true },
+		{ DELTA, "{\"created_at\":9999999999999999999}", false },
+		{ DELTA, "{\"created_at\":\"12\"}", false },
+		{ DELTA, "{\"created_at\":1.5}", false },
+		{ DELTA, "{\"created_at\":1E2}", false },
+		{ DELTA, "{\"content\":\"\\ud83d\"}", false },
+		{ DELTA, "{\"content\":\"\\ude00\\ud83d\"}", false },
+		{ DELTA, "{\"content\":\"\\u0000\"}", false },
+		{ DELTA, "{\"content\":\"\xff\"}", false },
+		{ DELTA, "{\"content\":\"a\nb\"}", false }, /* a control character as it is */
+		{ DELTA, "{'content':'x'}", false },
+		{ DELTA, "{\"content\":\"x\",}", false },
+		{ DELTA, "{\"content\":\"x\"} x", false },
+		{ DELTA, "{\"content\":\"x\"/**/}", false },
+		{ DELTA, "{\"content\":\"x\",\"a\":NaN}", false },
+		{ DELTA, "{\"content\":\"x\",\"a\":01}", false },
+		{ DELTA, "{\"con\\u0074ent\":\"x\"}", false },
+		{ DELTA, "{\"content\":\"x\"", false },
+		{ DELTA, "[]", false },
+		{ DELTA, "", false },
+		{ DONE,
+		  "{\"id\":\"1\",\"conversation_id\":\"2\",\"last_error\":{\"code\":0,\"msg\":\"\"},"
+		  "\"usage\":{\"n\":1}}",
+		  true },
+		{ DONE, "{\"last_error\":{\"code\":4028,\"msg\":\"\\u4f60\"},\"code\":7,\"msg\":\"outer\"}",
+		  true },
+		{ DONE, "{\"last_error\":{\"msg\":\"x\"},\"code\":7}", true },
+		{ DONE, "{\"last_error\":{\"code\":1},\"last_error\":null,\"code\":7}", true },
+		{ DONE, "{\"last_error\":{},\"code\":7,\"msg\":\"outer\"}", true },
+		{ DONE, "{\"code\":\"5000\"}", false },
+		{ DONE, "{\"code\":null}", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++)
+		assert_int_equal(decode_both(cases[i].name, cases[i].data, strlen(cases[i].data)),
+				 cases[i].plain);
+}
+
+static void test_event_is_not_changed_by_half_a_character_before_it(void **state)
+{
+	struct event event;
+
+	(void)state;
+	assert_true(decode(&event, DELTA, BYTES("{\"content\":\"a\\ud83d\"}")));
+	event_free(&event);
+	/* A string for a number: json-c reads it. */
+	assert_true(decode(&event, DELTA, BYTES("{\"content\":\"b\\u0026\",\"created_at\":\"1\"}")));
+	assert_text(&event.message.content, "b&");
+	event_free(&event);
+}
+
+/* Whatever is done to an event, what is read without json-c is what json-c reads. */
+static void test_event_reads_the_same_with_and_without_json_c(void **state)
+{
+	static const char *const whole[] = {
+		"{\"id\":\"75\",\"conversation_id\":\"1\",\"type\":\"answer\",\"content\":"
+		"\"你\\u0026\\n\\\"😀\\ud83d\\ude00\","
+		"\"content_type\":\"text\",\"chat_id\":\"101\",\"created_at\":1764700000,\"x\":{\"a\":[1,-2."
+		"5e3,null,true]}}",
+		"{\"id\":\"1\",\"conversation_id\":\"2\",\"last_error\":{\"code\":4028,\"msg\":\"no\"},"
+		"\"code\":0,\"msg\":\"\"}",
+	};
+	static const char spare[] = "{}[]:,\"\\ue0d81aftn-.'/* \n\xe4\xbd\xa0\xff";
+	uint64_t random = 7;
+	unsigned plain = 0;
+
+	(void)state;
+	for (unsigned round = 0; round < 60000; round++) {
+		const char *from = whole[round % 2];
+		size_t len = strlen(from);
+		char data[512];
+
+		memcpy(data, from, len);
+		for (unsigned edits = next_random(&random) % 4; edits > 0 && len > 1; edits--) {
+			size_t at = next_random(&random) % len;
+			char byte = spare[next_random(&random) % (sizeof spare - 1)];
+
+			if (next_random(&random) % 3 == 0) { /* one byte less */
+				memmove(data + at, data + at + 1, len - at - 1);
+				len--;
+			} else if (next_random(&random) % 2 == 0) { /* one more */
+				memmove(data + at + 1, data + at, len - at);
+				data[at] = byte;
+				len++;
+			} else {
+				data[at] = byte;
+			}
+		}
+		plain += decode_both(round % 2 == 0 ? DELTA : DONE, data, len);
+	}
+	assert_true(plain > 20000);
+	assert_true(plain < 50000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_event_name_decides_kind_and_status),
 		cmocka_unit_test(test_event_decodes_a_message),
+		cmocka_unit_test(test_event_needs_no_json_c_for_what_coze_sends),
+		cmocka_unit_test(test_event_is_not_changed_by_half_a_character_before_it),
+		cmocka_unit_test(test_event_reads_the_same_with_and_without_json_c),
 		cmocka_unit_test(test_event_decodes_a_failed_chat),
 		cmocka_unit_test(test_event_takes_any_type_anywhere),
 		cmocka_unit_test(test_event_refuses_what_is_no_object),
