@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "coze/refusal.h"
@@ -70,13 +72,22 @@ struct transport {
 	struct refusals refusals;
 	CURL *idle[IDLE_HANDLES_MAX];
 	size_t idle_count;
+	struct watch **watches; /* by descriptor */
+	size_t watches_cap;
 };
 
-/* A socket that libcurl wants to be watched. */
+/*
+ * A socket that libcurl wants to be watched now and then. libuv's uv_poll_start() costs two system calls, and libcurl
+ * wants a kept connection watched anew for each call: so a connection of ours stays watched for reading between calls,
+ * until it is closed or something happens on it that nobody wants.
+ */
 struct watch {
 	uv_poll_t poll;
-	curl_socket_t fd;
 	struct transport *transport;
+	curl_socket_t fd;
+	bool ours;   /* opened by on_open_socket(), so that its closing will be told */
+	int wanted;  /* by libcurl: UV_READABLE, UV_WRITABLE, or 0 */
+	int watched; /* by libuv */
 };
 
 static void settle(struct transport *transport);
@@ -150,6 +161,7 @@ static void free_transport_if_done(struct transport *transport)
 		return;
 	free(transport->base_url);
 	free(transport->ca_file);
+	free(transport->watches);
 	free(transport);
 }
 
@@ -171,7 +183,11 @@ static void keep_easy(struct transport *transport, CURL *easy)
 		curl_easy_cleanup(easy);
 		return;
 	}
-	curl_easy_reset(easy);
+	/* What is not set anew for each call must not point to this one's memory. */
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
+	curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* setting the fields had made it a POST again */
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
+	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
 	transport->idle[transport->idle_count++] = easy;
 }
 
@@ -301,7 +317,7 @@ static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void
 	struct call *call = arg;
 
 	(void)easy;
-	if (type != CURLINFO_TEXT)
+	if (type != CURLINFO_TEXT || call == NULL)
 		return 0;
 	refusal_hear(&call->transport->refusals, &call->sending, text, len);
 	if (memmem(text, len, retrying, sizeof retrying - 1) != NULL)
@@ -310,6 +326,8 @@ static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void
 }
 
 /* ---- sockets and time ---- */
+
+static void on_socket_event(uv_poll_t *poll, int status, int events);
 
 static void on_watch_closed(uv_handle_t *handle)
 {
@@ -326,10 +344,26 @@ static void act(struct transport *transport, curl_socket_t fd, int events)
 	settle(transport);
 }
 
+static void watch_for(struct watch *watch, int events)
+{
+	if (events == watch->watched)
+		return;
+	watch->watched = events;
+	if (events == 0)
+		uv_poll_stop(&watch->poll);
+	else
+		uv_poll_start(&watch->poll, events, on_socket_event);
+}
+
 static void on_socket_event(uv_poll_t *poll, int status, int events)
 {
 	struct watch *watch = poll->data;
 	int flags = 0;
+
+	if (watch->wanted == 0) { /* the peer has closed a kept connection; libcurl will see that itself */
+		watch_for(watch, 0);
+		return;
+	}
 
 	if (status < 0)
 		flags = CURL_CSELECT_ERR;
@@ -357,9 +391,32 @@ static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
+static bool make_room(struct transport *transport, size_t fd)
+{
+	size_t cap = transport->watches_cap > 0 ? transport->watches_cap : 64;
+	struct watch **watches;
+
+	while (cap <= fd)
+		cap *= 2;
+	if (cap == transport->watches_cap)
+		return true;
+	watches = realloc(transport->watches, cap * sizeof(struct watch *));
+	if (watches == NULL)
+		return false;
+	memset(watches + transport->watches_cap, 0, (cap - transport->watches_cap) * sizeof(struct watch *));
+	transport->watches = watches;
+	transport->watches_cap = cap;
+	return true;
+}
+
+static struct watch *watch_of(const struct transport *transport, curl_socket_t fd)
+{
+	return (size_t)fd < transport->watches_cap ? transport->watches[fd] : NULL;
+}
+
 static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
 {
-	struct watch *watch = calloc(1, sizeof *watch);
+	struct watch *watch = make_room(transport, (size_t)fd) ? calloc(1, sizeof *watch) : NULL;
 
 	if (watch == NULL)
 		return NULL;
@@ -370,32 +427,65 @@ static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
 	watch->poll.data = watch;
 	watch->fd = fd;
 	watch->transport = transport;
-	curl_multi_assign(transport->multi, fd, watch);
+	transport->watches[fd] = watch;
 	return watch;
+}
+
+static void watch_close(struct watch *watch)
+{
+	watch->transport->watches[watch->fd] = NULL;
+	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	struct transport *transport = arg;
+	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	struct watch *watch;
+
+	(void)purpose;
+	if (fd < 0)
+		return CURL_SOCKET_BAD;
+	watch = watch_open(transport, fd);
+	if (watch == NULL) {
+		close(fd);
+		return CURL_SOCKET_BAD;
+	}
+	watch->ours = true;
+	return fd;
+}
+
+static int on_close_socket(void *arg, curl_socket_t fd)
+{
+	struct watch *watch = watch_of(arg, fd);
+
+	if (watch != NULL)
+		watch_close(watch);
+	return close(fd);
 }
 
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
 	struct transport *transport = arg;
-	struct watch *watch = socket_arg;
-	int events = 0;
+	struct watch *watch = watch_of(transport, fd);
 
 	(void)easy;
-	if (what == CURL_POLL_REMOVE) {
-		if (watch != NULL) {
-			uv_poll_stop(&watch->poll);
-			uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
-			curl_multi_assign(transport->multi, fd, NULL);
-		}
+	(void)socket_arg;
+	if (watch == NULL && what == CURL_POLL_REMOVE)
 		return 0;
-	}
 	if (watch == NULL && (watch = watch_open(transport, fd)) == NULL)
 		return -1;
-	if (what != CURL_POLL_IN)
-		events |= UV_WRITABLE;
-	if (what != CURL_POLL_OUT)
-		events |= UV_READABLE;
-	uv_poll_start(&watch->poll, events, on_socket_event);
+	watch->wanted = 0;
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		watch->wanted |= UV_READABLE;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		watch->wanted |= UV_WRITABLE;
+	if (what != CURL_POLL_REMOVE)
+		watch_for(watch, watch->wanted);
+	else if (!watch->ours)
+		watch_close(watch); /* one of libcurl's own, which it closes without a word */
+	else if (watch->watched != UV_READABLE)
+		watch_for(watch, 0);
 	return 0;
 }
 
@@ -474,14 +564,9 @@ static void settle(struct transport *transport)
 
 /* ---- calls ---- */
 
-static void set_options(struct call *call)
+/* What is the same for all calls, and stays set when the handle is used again. */
+static void set_lasting_options(struct transport *transport, CURL *easy)
 {
-	struct transport *transport = call->transport;
-	CURL *easy = call->easy;
-
-	curl_easy_setopt(easy, CURLOPT_URL, call->url);
-	curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
@@ -489,22 +574,47 @@ static void set_options(struct call *call)
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)transport->connect_ms);
 	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_S);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transport);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, transport);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_sending);
-	curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
-	if (transport->secure) {
-		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-		curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
-		curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
-		curl_easy_setopt(easy, CURLOPT_DEBUGDATA, call);
-		curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
-		if (transport->ca_file[0] !=
-		    '\0') /* the system's CAs still count, through CURLOPT_CAPATH's default */
-			curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file);
-	} else {
+	if (!transport->secure) {
 		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+		return;
 	}
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
+	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
+	if (transport->ca_file[0] !=
+	    '\0') /* the system's CAs still count, through CURLOPT_CAPATH's default */
+		curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file);
+}
+
+static CURL *take_easy(struct transport *transport)
+{
+	CURL *easy;
+
+	if (transport->idle_count > 0)
+		return transport->idle[--transport->idle_count];
+	easy = curl_easy_init();
+	if (easy != NULL)
+		set_lasting_options(transport, easy);
+	return easy;
+}
+
+static void set_options(struct call *call)
+{
+	CURL *easy = call->easy;
+
+	curl_easy_setopt(easy, CURLOPT_URL, call->url);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
+	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, call);
 	if (call->post) {
 		curl_easy_setopt(easy, CURLOPT_POST, 1L);
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, buf_bytes(&call->body));
@@ -530,7 +640,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 	if (call == NULL)
 		return ERR_NOMEM;
 	call->transport = transport;
-	call->easy = transport->idle_count > 0 ? transport->idle[--transport->idle_count] : curl_easy_init();
+	call->easy = take_easy(transport);
 	if (call->easy == NULL || !join_url(call, spec->path)) {
 		if (call->easy != NULL)
 			keep_easy(transport, call->easy);
@@ -726,6 +836,9 @@ void transport_close(struct transport *transport)
 	while (transport->idle_count > 0)
 		curl_easy_cleanup(transport->idle[--transport->idle_count]);
 	curl_multi_cleanup(transport->multi);
+	for (size_t fd = 0; fd < transport->watches_cap; fd++)
+		if (transport->watches[fd] != NULL)
+			watch_close(transport->watches[fd]);
 	curl_slist_free_all(transport->headers);
 	curl_global_cleanup();
 	transport->closing_timers++;
