@@ -48,7 +48,7 @@ struct call {
 	bool post;
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
 	struct sending sending;
-	bool head_seen, paused;
+	bool head_seen, paused, complete;
 	enum call_end timed_out; /* CALL_OK: not */
 	char error[CURL_ERROR_SIZE];
 };
@@ -177,17 +177,25 @@ static void on_call_timer_closed(uv_handle_t *handle)
 	free_transport_if_done(transport);
 }
 
-static void keep_easy(struct transport *transport, CURL *easy)
+static void set_lasting_options(struct transport *transport, CURL *easy);
+
+/* `smooth`: the handle's last call went as most do. Else libcurl has counted its retries in it, and would stop at five. */
+static void keep_easy(struct transport *transport, CURL *easy, bool smooth)
 {
 	if (transport->idle_count == IDLE_HANDLES_MAX || transport->closed) {
 		curl_easy_cleanup(easy);
 		return;
 	}
-	/* What is not set anew for each call must not point to this one's memory. */
-	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
-	curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* setting the fields had made it a POST again */
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
-	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
+	if (!smooth) {
+		curl_easy_reset(easy);
+		set_lasting_options(transport, easy);
+	} else {
+		/* What is set anew for each call must not point to this one's memory. */
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
+		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* setting the fields had made it a POST again */
+		curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
+		curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
+	}
 	transport->idle[transport->idle_count++] = easy;
 }
 
@@ -199,7 +207,7 @@ static void release(struct call *call)
 	list_remove(list_of(call), call);
 	if (call->easy != NULL) {
 		curl_multi_remove_handle(transport->multi, call->easy);
-		keep_easy(transport, call->easy);
+		keep_easy(transport, call->easy, call->complete && call->sendings == 1);
 		call->easy = NULL;
 	}
 	transport->closing_timers++;
@@ -507,6 +515,7 @@ static void finish(struct call *call, CURLcode code)
 	enum call_end end = end_of(call, code);
 	char why[CURL_ERROR_SIZE + 64];
 
+	call->complete = code == CURLE_OK;
 	if (call->state != CALL_RUNNING) {
 		release(call);
 		return;
@@ -643,7 +652,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 	call->easy = take_easy(transport);
 	if (call->easy == NULL || !join_url(call, spec->path)) {
 		if (call->easy != NULL)
-			keep_easy(transport, call->easy);
+			keep_easy(transport, call->easy, true);
 		free(call);
 		return ERR_NOMEM;
 	}
@@ -685,7 +694,7 @@ void call_cancel(struct call *call)
 	uv_timer_stop(&call->timer);
 	if (call->state == CALL_STARTING) {
 		/* libcurl does not know it yet, so there is nothing to remove from it. */
-		keep_easy(transport, call->easy);
+		keep_easy(transport, call->easy, true);
 		call->easy = NULL;
 		release(call);
 		return;
