@@ -6,7 +6,8 @@
  *            one in the thread pool.
  *   writing  goes to a blocking socket (libfcgi loses data on EAGAIN), but only when it polls writable, and at most
  *            CODEC_WRITE_MAX bytes: Linux reports a unix socket writable while at most a quarter of its buffer is used,
- *            and a TCP socket up to two thirds, so such a write fits. What does not fit waits in conn->out.
+ *            and a TCP socket up to two thirds, so such a write fits. What does not fit waits in conn->out. All that a
+ *            handler writes in one turn of the loop leaves in one write, at the turn's end.
  *   closing  is a plain close(2).
  */
 #include "http/fcgi.h"
@@ -18,6 +19,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,6 +36,10 @@
  * flight than fits there: a quarter of this doubled, when the socket still polls writable, and one write.
  */
 #define SOCKET_BUFFER     (96 * 1024)
+#define SOCKET_ROOM       (48 * 1024)   /* of it, what may be taken without asking whether it is writable */
+#define WRITE_COST        1024          /* bytes of room that a write takes beside twice its own */
+#define GATHER_MAX        (16 * 1024)   /* bytes that wait for the end of the loop's turn */
+#define OUT_KEEP          1024          /* bytes of conn->out kept for the next event */
 #define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
@@ -79,7 +85,10 @@ struct fcgi_request {
 	bool too_big;
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
-	struct buf out;                 /* waits for the client */
+	struct buf out;                     /* waits for the turn's end, or for the client */
+	TAILQ_ENTRY(fcgi_request) gathered; /* server->gathering */
+	bool gathering;
+	size_t room;                    /* of SOCKET_ROOM, what is surely left */
 	size_t counted_in, counted_out; /* of the bytes held, what the metrics know */
 	fcgi_leave_fn on_leave;
 	fcgi_drain_fn on_drain;
@@ -98,9 +107,11 @@ struct fcgi_server {
 	struct codec *codec;
 	struct fcgi_request *conns;
 	size_t conn_count, active;
-	struct fcgi_request *large;          /* the one whose turn it is, until its body is freed; or NULL */
-	struct fcgi_request *queue, *queued; /* that wait to be: the first, the last */
-	uv_timer_t stall;                    /* runs while some wait */
+	struct fcgi_request *large;           /* the one whose turn it is, until its body is freed; or NULL */
+	struct fcgi_request *queue, *queued;  /* that wait to be: the first, the last */
+	uv_timer_t stall;                     /* runs while some wait */
+	TAILQ_HEAD(, fcgi_request) gathering; /* have output for the end of the loop's turn */
+	uv_prepare_t turn_end;                /* runs while there are any */
 	bool draining, closed;
 	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
@@ -109,6 +120,7 @@ struct fcgi_server {
 };
 
 static void flush(struct fcgi_request *conn);
+static void stop_gathering(struct fcgi_request *conn);
 static void take_request(struct fcgi_request *conn, const char *bytes, size_t len);
 
 /* ---- counting ---- */
@@ -337,6 +349,7 @@ static void close_conn(struct fcgi_request *conn)
 		return;
 	}
 	leave_queue(conn);
+	stop_gathering(conn);
 	go(conn, CONN_CLOSED);
 	uv_timer_stop(&conn->timer);
 	watch(conn, 0);
@@ -391,6 +404,23 @@ static bool writable_now(const struct fcgi_request *conn)
 	return poll(&now, 1, 0) == 1 && (now.revents & POLLOUT) != 0;
 }
 
+/*
+ * Whether a write of `len` bytes fits now, which it then must be. When a request comes, the socket is empty: nginx has read
+ * all of the one before. From there on we count what we write, and ask only when that could be too much.
+ */
+static bool take_room(struct fcgi_request *conn, size_t len)
+{
+	size_t cost = 2 * len + WRITE_COST;
+
+	if (cost > conn->room) {
+		if (!writable_now(conn))
+			return false;
+		conn->room = SOCKET_ROOM;
+	}
+	conn->room -= cost < conn->room ? cost : conn->room;
+	return true;
+}
+
 /* Hands at most CODEC_WRITE_MAX bytes to the socket, which was seen to be writable; `last` ends the request, too. */
 static void put(struct fcgi_request *conn, const char *bytes, size_t len, bool last)
 {
@@ -439,36 +469,77 @@ static size_t piece_of(const char *bytes, size_t size)
 	return cut;
 }
 
+/* Sends what the socket takes. True when that was all, and the end of the request with it. */
+static bool send_out(struct fcgi_request *conn)
+{
+	bool ending = conn->state == CONN_ENDING;
+
+	while ((buf_size(&conn->out) > 0 || ending) && !conn->broken) {
+		size_t len = piece_of(buf_bytes(&conn->out), buf_size(&conn->out));
+		bool last = ending && len == buf_size(&conn->out);
+
+		if (!take_room(conn, len))
+			break;
+		put(conn, buf_bytes(&conn->out), len, last);
+		buf_consume(&conn->out, len);
+		if (last)
+			return !conn->broken;
+	}
+	if (conn->broken || buf_size(&conn->out) == 0)
+		buf_reset(&conn->out, OUT_KEEP);
+	return false;
+}
+
 static void flush(struct fcgi_request *conn)
 {
 	bool was_high = buf_size(&conn->out) > FCGI_BACKLOG_HIGH / 4;
 
-	while (buf_size(&conn->out) > 0 && !conn->broken && writable_now(conn)) {
-		size_t len = piece_of(buf_bytes(&conn->out), buf_size(&conn->out));
-
-		put(conn, buf_bytes(&conn->out), len, false);
-		buf_consume(&conn->out, len);
-	}
-	if (conn->broken) {
-		/* The socket hangs up, which the loop reports: on_leave must not come from inside a write. */
-		buf_reset(&conn->out, 0);
-		if (conn->state == CONN_ENDING)
-			close_conn(conn);
-		else
-			watch_state(conn);
-		return;
-	}
-	if (buf_size(&conn->out) == 0)
-		buf_reset(&conn->out, 4096);
-	if (conn->state == CONN_ENDING && buf_size(&conn->out) == 0 && writable_now(conn)) {
-		put(conn, "", 0, true);
+	if (send_out(conn)) {
 		finish(conn);
 		return;
 	}
+	if (conn->broken && conn->state == CONN_ENDING) {
+		close_conn(conn);
+		return;
+	}
+	/* When broken, the socket hangs up, which the loop reports: on_leave must not come from inside a write. */
 	watch_state(conn);
-	if (was_high && conn->state == CONN_ACTIVE && conn->on_drain != NULL &&
+	if (!conn->broken && was_high && conn->state == CONN_ACTIVE && conn->on_drain != NULL &&
 	    buf_size(&conn->out) <= FCGI_BACKLOG_HIGH / 4)
 		conn->on_drain(conn->arg);
+}
+
+static void stop_gathering(struct fcgi_request *conn)
+{
+	if (!conn->gathering)
+		return;
+	conn->gathering = false;
+	TAILQ_REMOVE(&conn->server->gathering, conn, gathered);
+}
+
+static void on_turn_end(uv_prepare_t *turn_end)
+{
+	struct fcgi_server *server = turn_end->data;
+	struct fcgi_request *conn;
+
+	while ((conn = TAILQ_FIRST(&server->gathering)) != NULL) {
+		stop_gathering(conn);
+		flush(conn);
+	}
+	uv_prepare_stop(turn_end);
+}
+
+/* The output leaves when the loop has served all that is there now. */
+static void gather(struct fcgi_request *conn)
+{
+	struct fcgi_server *server = conn->server;
+
+	if (conn->gathering)
+		return;
+	conn->gathering = true;
+	if (TAILQ_EMPTY(&server->gathering))
+		uv_prepare_start(&server->turn_end, on_turn_end);
+	TAILQ_INSERT_TAIL(&server->gathering, conn, gathered);
 }
 
 enum err fcgi_write(struct fcgi_request *conn, const void *bytes, size_t len)
@@ -477,16 +548,19 @@ enum err fcgi_write(struct fcgi_request *conn, const void *bytes, size_t len)
 		return ERR_OK;
 	if (len > conn->server->limits.output_max - buf_size(&conn->out))
 		return ERR_TOO_BIG;
-	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && writable_now(conn)) {
-		put(conn, bytes, len, false);
-		return ERR_OK;
-	}
 	buf_append(&conn->out, bytes, len);
 	if (conn->out.failed) {
 		conn->out.failed = false;
 		return ERR_NOMEM;
 	}
-	watch_state(conn);
+	if (conn->watched & UV_WRITABLE) /* the client is behind */
+		return ERR_OK;
+	if (buf_size(&conn->out) >= GATHER_MAX) {
+		send_out(conn);
+		watch_state(conn);
+	}
+	if (buf_size(&conn->out) > 0 && !(conn->watched & UV_WRITABLE))
+		gather(conn);
 	return ERR_OK;
 }
 
@@ -498,6 +572,7 @@ size_t fcgi_backlog(const struct fcgi_request *conn)
 void fcgi_end(struct fcgi_request *conn)
 {
 	go(conn, CONN_ENDING);
+	stop_gathering(conn);
 	flush(conn);
 }
 
@@ -505,7 +580,7 @@ enum err fcgi_write_end(struct fcgi_request *conn, const void *bytes, size_t len
 {
 	enum err rc;
 
-	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && !conn->broken && writable_now(conn)) {
+	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && !conn->broken && take_room(conn, len)) {
 		go(conn, CONN_ENDING);
 		put(conn, bytes, len, true);
 		finish(conn);
@@ -624,6 +699,7 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 	conn->used = conn->scan.bytes;
 	conn->scan = (struct record_scan){ .at = 0 };
 	conn->broken = conn->too_big = false;
+	conn->room = SOCKET_ROOM;
 	/* One more read of libfcgi's than the body needs must not fail it. */
 	buf_init(&conn->body, conn->server->limits.body_max + 16384);
 	buf_init(&conn->out, conn->server->limits.output_max);
@@ -818,13 +894,15 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 	}
 	uv_timer_init(loop, &server->pause);
 	uv_timer_init(loop, &server->stall);
-	server->open_handles = 3;
+	uv_prepare_init(loop, &server->turn_end);
+	TAILQ_INIT(&server->gathering);
+	server->open_handles = 4;
 	server->loop = loop;
 	server->listen_fd = listen_fd;
 	server->limits = *limits;
 	server->on_request = on_request;
 	server->arg = arg;
-	server->poll.data = server->pause.data = server->stall.data = server;
+	server->poll.data = server->pause.data = server->stall.data = server->turn_end.data = server;
 	uv_poll_start(&server->poll, UV_READABLE, on_listen);
 	*out = server;
 	return ERR_OK;
@@ -873,6 +951,7 @@ void fcgi_server_close(struct fcgi_server *server)
 	uv_close((uv_handle_t *)&server->poll, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->pause, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->stall, on_server_handle_closed);
+	uv_close((uv_handle_t *)&server->turn_end, on_server_handle_closed);
 	for (conn = server->conns; conn != NULL; conn = next) {
 		next = conn->next;
 		leave(conn);

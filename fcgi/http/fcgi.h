@@ -91,7 +91,8 @@ void fcgi_let_go(struct fcgi_request *request);
 void fcgi_watch(struct fcgi_request *request, fcgi_leave_fn on_leave, fcgi_drain_fn on_drain, void *arg);
 
 /*
- * Sends bytes to the client, at once when its socket has room, else as soon as it has. Copies what must wait.
+ * Sends bytes to the client. They are copied and leave together with what else is written in this turn of the loop, at its
+ * end or when there are many, if the socket has room; else as soon as it has.
  * ERR_TOO_BIG beyond output_max (nothing of `bytes` is then sent), ERR_NOMEM.
  */
 enum err fcgi_write(struct fcgi_request *request, const void *bytes, size_t len);
