@@ -88,29 +88,50 @@ static bool skip_escape(struct scan *scan)
 	return c != '\0' && strchr("\"\\/bfnrt", c) != NULL;
 }
 
+static bool is_stop(char c)
+{
+	return c == '"' || c == '\\' || (unsigned char)c < 0x20;
+}
+
+/* The first quote, backslash or control character at or behind `p`, or `end`. */
+static const char *find_stop(const char *p, const char *end)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	/* Eight bytes at a time: each term sets the high bit of a byte below a bound, and the lowest that is set is true. */
+	const uint64_t ones = UINT64_C(0x0101010101010101), highs = UINT64_C(0x8080808080808080);
+
+	for (; end - p >= 8; p += 8) {
+		uint64_t word, stops;
+
+		memcpy(&word, p, sizeof word);
+		stops = (word - ones * 0x20) | ((word ^ ones * '"') - ones) | ((word ^ ones * '\\') - ones);
+		stops &= ~word & highs;
+		if (stops != 0)
+			return p + __builtin_ctzll(stops) / 8;
+	}
+#endif
+	while (p < end && !is_stop(*p))
+		p++;
+	return p;
+}
+
 /* From behind the opening quote to behind the closing one. */
 static bool skip_string(struct scan *scan, struct scan_slice *inside, bool *escaped)
 {
 	inside->bytes = scan->at;
 	*escaped = false;
-	while (scan->at < scan->end) {
-		unsigned char c = (unsigned char)*scan->at;
-
-		if (c == '"') {
+	for (;;) {
+		scan->at = find_stop(scan->at, scan->end);
+		if (scan->at == scan->end)
+			return false;
+		if (*scan->at == '"') {
 			inside->len = (size_t)(scan->at++ - inside->bytes);
 			return true;
 		}
-		if (c < 0x20)
+		*escaped = true;
+		if (*scan->at != '\\' || !skip_escape(scan))
 			return false;
-		if (c == '\\') {
-			*escaped = true;
-			if (!skip_escape(scan))
-				return false;
-		} else {
-			scan->at++;
-		}
 	}
-	return false;
 }
 
 /* ---- numbers and words ---- */

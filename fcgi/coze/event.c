@@ -188,7 +188,7 @@ static const struct event_name {
 
 /* A member that is read: a string or an integer. */
 struct wanted {
-	const char *name;
+	struct scan_slice name;
 	struct event_text *text; /* or NULL */
 	int64_t *number;         /* or NULL */
 };
@@ -234,9 +234,14 @@ static bool take_number(const struct scan_member *member, int64_t *number)
 	return true;
 }
 
-static bool is_named(const struct scan_member *member, const char *name)
+#define NAMED(word)                      \
+	{                                \
+		(word), sizeof(word) - 1 \
+	}
+
+static bool is_named(const struct scan_member *member, const struct scan_slice *name)
 {
-	return strlen(name) == member->name.len && memcmp(name, member->name.bytes, member->name.len) == 0;
+	return name->len == member->name.len && memcmp(name->bytes, member->name.bytes, name->len) == 0;
 }
 
 /*
@@ -246,16 +251,16 @@ static bool is_named(const struct scan_member *member, const char *name)
 static bool read_members(struct event *event, const struct scan_slice *object, const struct wanted *wanted,
 			 size_t count, struct scan_slice *last_error)
 {
-	static const struct scan_slice nothing = { NULL, 0 };
+	static const struct scan_slice nothing = { NULL, 0 }, last_error_name = NAMED("last_error");
 	struct scan_member member;
 	struct scan scan;
 
 	scan_begin(&scan, object->bytes, object->len);
 	while (scan_next(&scan, &member)) {
-		if (last_error != NULL && is_named(&member, "last_error"))
+		if (last_error != NULL && is_named(&member, &last_error_name))
 			*last_error = member.kind == SCAN_OBJECT ? member.value : nothing;
 		for (size_t i = 0; i < count; i++) {
-			if (!is_named(&member, wanted[i].name))
+			if (!is_named(&member, &wanted[i].name))
 				continue;
 			if (wanted[i].text != NULL ? !take_text(event, &member, wanted[i].text)
 						   : !take_number(&member, wanted[i].number))
@@ -269,13 +274,13 @@ static bool read_message(struct event *event)
 {
 	struct event_message *message = &event->message;
 	const struct wanted wanted[] = {
-		{ "id", &message->id, NULL },
-		{ "chat_id", &message->chat_id, NULL },
-		{ "conversation_id", &message->conversation_id, NULL },
-		{ "type", &message->type, NULL },
-		{ "content_type", &message->content_type, NULL },
-		{ "content", &message->content, NULL },
-		{ "created_at", NULL, &message->created_at },
+		{ NAMED("id"), &message->id, NULL },
+		{ NAMED("chat_id"), &message->chat_id, NULL },
+		{ NAMED("conversation_id"), &message->conversation_id, NULL },
+		{ NAMED("type"), &message->type, NULL },
+		{ NAMED("content_type"), &message->content_type, NULL },
+		{ NAMED("content"), &message->content, NULL },
+		{ NAMED("created_at"), NULL, &message->created_at },
 	};
 
 	*message = (struct event_message){ no_text, no_text, no_text, no_text, no_text, no_text, 0 };
@@ -287,10 +292,10 @@ static bool read_chat(struct event *event)
 	struct event_chat *chat = &event->chat;
 	struct scan_slice last_error = { NULL, 0 };
 	const struct wanted wanted[] = {
-		{ "id", &chat->id, NULL },
-		{ "conversation_id", &chat->conversation_id, NULL },
-		{ "code", NULL, &chat->error_code },
-		{ "msg", &chat->error_msg, NULL },
+		{ NAMED("id"), &chat->id, NULL },
+		{ NAMED("conversation_id"), &chat->conversation_id, NULL },
+		{ NAMED("code"), NULL, &chat->error_code },
+		{ NAMED("msg"), &chat->error_msg, NULL },
 	};
 	const struct wanted *of_error = wanted + 2;
 
