@@ -20,8 +20,11 @@ typedef size_t element_count;
 
 struct socket_watch {
 	uv_poll_t poll;
+	uv_prepare_t flush; /* runs when there is something to write */
+	unsigned open_handles;
 	redisAsyncContext *context; /* NULL once hiredis has let go */
-	int events;
+	int events;                 /* that are polled for */
+	bool flushing;
 	size_t bytes, elements; /* of the reply that is being read */
 	redisReplyObjectFunctions own, theirs;
 };
@@ -72,8 +75,10 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 {
 	struct socket_watch *watch = poll->data;
 
-	if (status < 0)
+	if (status < 0) {
 		events = watch->events; /* hiredis meets the error when it tries */
+		watch->events = 0;      /* libuv polls no more */
+	}
 	if (watch->context != NULL && (events & UV_READABLE))
 		redisAsyncHandleRead(watch->context);
 	if (watch->context != NULL)
@@ -82,8 +87,11 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 		redisAsyncHandleWrite(watch->context);
 }
 
+/* libuv takes a socket out of epoll and puts it in again at each start, also for the same events. */
 static void watch_events(struct socket_watch *watch, int events)
 {
+	if (events == watch->events)
+		return;
 	watch->events = events;
 	if (events == 0)
 		uv_poll_stop(&watch->poll);
@@ -105,11 +113,29 @@ static void del_read(void *arg)
 	watch_events(watch, watch->events & ~UV_READABLE);
 }
 
+/* Before the loop waits: all commands since the last time, in one write. */
+static void on_flush(uv_prepare_t *flush)
+{
+	struct socket_watch *watch = flush->data;
+
+	uv_prepare_stop(flush);
+	watch->flushing = true;
+	redisAsyncHandleWrite(watch->context);
+	watch->flushing = false;
+}
+
+/*
+ * A socket that is connected and not full takes what there is to write: it is polled only for the connecting, and when
+ * a write has left something over.
+ */
 static void add_write(void *arg)
 {
 	struct socket_watch *watch = arg;
 
-	watch_events(watch, watch->events | UV_WRITABLE);
+	if (watch->flushing || !(watch->context->c.flags & REDIS_CONNECTED))
+		watch_events(watch, watch->events | UV_WRITABLE);
+	else if (!(watch->events & UV_WRITABLE))
+		uv_prepare_start(&watch->flush, on_flush);
 }
 
 static void del_write(void *arg)
@@ -119,9 +145,12 @@ static void del_write(void *arg)
 	watch_events(watch, watch->events & ~UV_WRITABLE);
 }
 
-static void on_watch_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
-	free(handle->data);
+	struct socket_watch *watch = handle->data;
+
+	if (--watch->open_handles == 0)
+		free(watch);
 }
 
 static void let_go(void *arg)
@@ -129,7 +158,8 @@ static void let_go(void *arg)
 	struct socket_watch *watch = arg;
 
 	watch->context = NULL;
-	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+	uv_close((uv_handle_t *)&watch->flush, on_handle_closed);
+	uv_close((uv_handle_t *)&watch->poll, on_handle_closed);
 }
 
 bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop)
@@ -140,7 +170,9 @@ bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop)
 		free(watch);
 		return false;
 	}
-	watch->poll.data = watch;
+	uv_prepare_init(loop, &watch->flush);
+	watch->open_handles = 2;
+	watch->poll.data = watch->flush.data = watch;
 	watch->context = context;
 	limit_replies(watch, context->c.reader);
 	context->ev.addRead = add_read;

@@ -1,8 +1,9 @@
 /*
  * redis_socket.h - puts a connection of hiredis on the event loop.
  *
- * As hiredis' own adapter for libuv, but for one thing: that one ignores errors of the poll (a reset, a refused connection),
- * after which libuv polls no more, so that a broken connection would never be noticed. And a reply has a ceiling here.
+ * As hiredis' own adapter for libuv, but for three things. That one ignores errors of the poll (a reset, a refused
+ * connection), after which libuv polls no more, so that a broken connection would never be noticed. A reply has a ceiling
+ * here. And commands do not leave one by one: those of a round of the loop leave in one write, before it waits again.
  */
 #ifndef STORE_REDIS_SOCKET_H
 #define STORE_REDIS_SOCKET_H
