@@ -3,6 +3,7 @@
 # BUILD  where output goes: other builds (ASan, clang) stand beside the usual one
 # CC, CFLAGS, EXTRA   the compiler, its flags, and flags on top; changing any of them builds anew
 # ARGS   passed on to pytest: make e2e ARGS='-k stream'
+# BENCH  what `make bench` measures
 # V=1    shows the whole commands
 
 SHELL  := /bin/bash
@@ -12,6 +13,7 @@ CFLAGS ?= -g -O2
 EXTRA  ?=
 FORTIFY ?= -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ARGS   ?=
+BENCH  ?=
 PYTHON ?= /usr/bin/python3
 Q      := $(if $(V),,@)
 
@@ -42,7 +44,7 @@ all: $(BUILD)/coze-chatd ## build the worker
 include env/install.mk
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: install-run ## install what is missing, build, start everything, wait until it is healthy
 	@$(MAKE) --no-print-directory all
@@ -101,6 +103,15 @@ valgrind: install-lint ## e2e with every worker under valgrind
 	for report in build/valgrind/report.*; do [ -s "$$report" ] || continue; cat "$$report"; rc=1; done; \
 	exit $$rc
 
+# Parts of it (BENCH=): throughput streams memory workers instructions; quick: all, for a look only; long: ten minutes of load.
+# BENCH_RUNS, BENCH_SECONDS: how often, and how long each measurement lasts.
+bench: install-bench ## measure it beside nginx alone and a service in Python, print a table (BENCH=quick: roughly)
+	@$(MAKE) --no-print-directory all
+	@CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) tests/bench/bench.py $(BENCH)
+
+bench-instructions: ## count the instructions of a chat and of a chunk (callgrind)
+	@$(MAKE) --no-print-directory bench BENCH=instructions
+
 lint: install-lint ## build with clang and the same warnings, check the scripts
 	@$(MAKE) --no-print-directory all BUILD=build/clang CC=clang
 	shellcheck env/install env/service fcgi/entry nginx/entry nginx/prepare nginx/render redis/entry .ci/run
@@ -111,7 +122,7 @@ format: install-lint ## lay out the C sources
 clean: ## remove what was built (not RUN_DIR)
 	rm -rf build
 
-install-run install-test install-lint: install-%:
+install-run install-bench install-test install-lint: install-%:
 	@env/install $*
 
 $(BUILD)/coze-chatd: $(OBJ)
@@ -144,5 +155,5 @@ $(BUILD)/flags: FORCE
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all help up reload down status logs test unit e2e asan valgrind lint format clean \
-	install-run install-test install-lint
+.PHONY: FORCE all help up reload down status logs test unit e2e asan valgrind bench bench-instructions lint format clean \
+	install-run install-bench install-test install-lint
