@@ -107,17 +107,19 @@ valgrind: install-lint ## e2e with every worker under valgrind
 # BENCH_RUNS, BENCH_SECONDS: how often, and how long each measurement lasts.
 bench: install-bench ## measure it beside nginx alone and a service in Python, print a table (BENCH=quick: roughly)
 	@$(MAKE) --no-print-directory all
-	@CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) tests/bench/bench.py $(BENCH)
+	@$(MAKE) --no-print-directory $(BUILD)/bench/streams
+	@CHATD='$(abspath $(BUILD))/coze-chatd' STREAMS_CLIENT='$(abspath $(BUILD))/bench/streams' \
+		$(PYTHON) tests/bench/bench.py $(BENCH)
 
 bench-instructions: ## count the instructions of a chat and of a chunk (callgrind)
 	@$(MAKE) --no-print-directory bench BENCH=instructions
 
 lint: install-lint ## build with clang and the same warnings, check the scripts
-	@$(MAKE) --no-print-directory all BUILD=build/clang CC=clang
+	@$(MAKE) --no-print-directory all build/clang/bench/streams BUILD=build/clang CC=clang
 	shellcheck env/install env/service fcgi/entry nginx/entry nginx/prepare nginx/render redis/entry .ci/run
 
 format: install-lint ## lay out the C sources
-	clang-format -i $(shell find fcgi tests/unit -name '*.[ch]')
+	clang-format -i $(shell find fcgi tests/unit tests/bench -name '*.[ch]')
 
 clean: ## remove what was built (not RUN_DIR)
 	rm -rf build
@@ -146,12 +148,17 @@ $(BUILD)/unit/%: tests/unit/%.c $(BUILD)/core.a $(BUILD)/flags
 	$(Q)$(COMPILE) -MT $@ -Itests/unit -o $@.o $<
 	$(Q)$(LINK) -o $@ $@.o $(BUILD)/core.a $(PKG_LIBS) -lcmocka
 
+$(BUILD)/bench/streams: tests/bench/streams.c $(BUILD)/flags
+	@echo "  CC    $@"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -MT $@ -o $@.o $<
+	$(Q)$(LINK) -o $@ $@.o
+
 # Rewritten only when the commands change, so that other flags build anew and the same flags build nothing.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); flags='$(COMPILE) $(LINK) $(PKG_LIBS)'; \
 	[ "$$flags" = "$$(cat $@ 2>/dev/null)" ] || echo "$$flags" > $@
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d)
+-include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(BUILD)/bench/streams.d
 
 .DELETE_ON_ERROR:
 .SECONDARY:

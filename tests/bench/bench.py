@@ -1,85 +1,81 @@
 """
-make bench: measures this service beside nginx alone and a service in Python, prints Markdown tables and leaves the figures as
-JSON in RUN_DIR: bench.json, or bench-PARTS.json when only parts were asked for.
+make bench: measures this service beside an nginx that passes straight to the simulator and beside a service in Python that does
+the same, all on this machine at once; prints one Markdown table, and leaves every measurement as JSON in RUN_DIR: bench.json,
+or bench-PART….json when only parts were asked for.
 
-  bench.py [PART...]   instructions
-BENCH_RUNS, BENCH_SECONDS: how often each thing is measured, and for how long. The medians of the runs count.
+  bench.py [quick] [PART...]     throughput streams memory workers instructions; only when asked for: long
+
+quick              a look, within two minutes
+BENCH_RUNS         how often each thing is measured (3)
+BENCH_SECONDS      how long each measurement of throughput lasts, in whole seconds (4)
+BENCH_CLIENTS      at which numbers of clients (1 16 64 256 1024)
+BENCH_STREAMS      how many open streams memory is measured at (1000 5000)
+BENCH_MINUTES      how long the long load lasts (10)
 """
 import json
 import os
 import sys
 
+import endurance
 import instructions
+import memory
+import pace
+import report
+import throughput
+from generators import Void
 from machine_facts import facts, sentence
 from servers import TOP
+
+PARTS = {
+    'throughput': throughput.measure,
+    'workers': throughput.measure_workers,
+    'streams': pace.measure,
+    'memory': memory.measure,
+    'instructions': instructions.measure,
+    'long': endurance.measure,
+}
+ONLY_WHEN_ASKED_FOR = {'long'}
 
 
 class Options:
     def __init__(self, words, env):
         quick = 'quick' in words
-        self.runs = int(env.get('BENCH_RUNS') or (1 if quick else 3))
-        self.seconds = float(env.get('BENCH_SECONDS') or (0.5 if quick else 4))
+
+        def numbers(name, usual, in_short):
+            return [int(word) for word in (env.get(name) or (in_short if quick else usual)).split()]
+
         self.quick = quick
+        self.runs, = numbers('BENCH_RUNS', '3', '1')
+        self.seconds, = numbers('BENCH_SECONDS', '4', '1')
+        self.clients = numbers('BENCH_CLIENTS', '1 16 64 256 1024', '1 64')
+        self.streams = numbers('BENCH_STREAMS', '1000 5000', '1000')
+        self.minutes = float(env.get('BENCH_MINUTES') or 10)
         self.run_dir = os.path.join(TOP, env.get('RUN_DIR') or 'run')
-        self.words = words
-
-
-def number(value):
-    return '' if value is None else '{:,.0f}'.format(value)
-
-
-def table(head, rows):
-    lines = ['| %s |' % ' | '.join(head), '|---|%s' % ('--:|' * (len(head) - 1))]
-    return '\n'.join(lines + ['| %s |' % ' | '.join(row) for row in rows])
-
-
-class Instructions:
-    name = 'instructions'
-
-    @staticmethod
-    def measure(options):
-        return instructions.measure(options.runs, 20 if options.quick else 100,
-                                    os.path.join(options.run_dir, 'bench-profiles'))
-
-    @staticmethod
-    def report(found):
-        plain, tls = found['http'], found['tls']
-        rows = [('`/chat`, 10 chunks', plain['worker /chat'], plain['nginx /chat'], plain['straight /v3/chat']),
-                ('`/chat/stream`, 10 chunks', plain['worker /chat/stream'], plain['nginx /chat/stream'], plain['straight /v3/chat']),
-                ('one chunk more, of many that come at once', plain['worker chunk at once'], None, None),
-                ('one chunk more, that comes by itself', plain['worker chunk'], plain['nginx chunk'], plain['straight chunk']),
-                ('`/chat`, Coze by HTTP/2 and TLS', tls['worker /chat'], tls['nginx /chat'], None),
-                ('`/chat/stream`, Coze by HTTP/2 and TLS', tls['worker /chat/stream'], tls['nginx /chat/stream'], None),
-                ('one chunk more, at once, by HTTP/2 and TLS', tls['worker chunk at once'], None, None)]
-        head = ['Instructions in user space', 'worker', 'nginx before it', 'nginx straight']
-        return [table(head, [(name, *map(number, values)) for name, *values in rows]),
-                'Medians of %d runs of %d chats by callgrind; between runs they differed by at most %.1f %%.' % (
-                    found['runs'], found['chats'], 100 * max(max(names.values()) for names in found['spread'].values()))]
-
-
-PARTS = [Instructions]
+        self.parts = [word for word in words if word != 'quick'] or [part for part in PARTS if part not in ONLY_WHEN_ASKED_FOR]
 
 
 def main(words):
     options = Options(words, os.environ)
-    asked = [word for word in words if word != 'quick']
-    parts = [part for part in PARTS if part.name in asked or not asked]
-    unknown = set(asked) - {part.name for part in PARTS}
+    unknown = set(options.parts) - set(PARTS)
     if unknown:
-        sys.exit('bench: no such part: %s; there are: quick %s' % (' '.join(unknown), ' '.join(part.name for part in PARTS)))
+        sys.exit('bench: no such part: %s; there are: quick %s' % (' '.join(sorted(unknown)), ' '.join(PARTS)))
     os.makedirs(options.run_dir, exist_ok=True)
     results = {'facts': facts()}
-    text = [sentence(results['facts'])]
-    for part in parts:
-        print('bench: %s' % part.name, file=sys.stderr)
-        results[part.name] = part.measure(options)
-        text += part.report(results[part.name])
-    print('\n\n'.join(text))
+    for part in options.parts:
+        print('bench: %s' % part, file=sys.stderr)
+        results[part] = PARTS[part](options)
+    remarks = report.remarks(results)
+    print('%s\n\n%s\n\n%s' % (sentence(results['facts']), report.table(results), remarks))
     path = os.path.join(options.run_dir, 'bench%s.json' % ''.join('-' + word for word in words))
     with open(path, 'w') as file:
         json.dump(results, file, indent=1, ensure_ascii=False)
-    print('bench: figures in %s' % path, file=sys.stderr)
+    print('bench: every measurement is in %s' % path, file=sys.stderr)
+    if 'VOID' in remarks:
+        sys.exit(1)
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Void as void:
+        sys.exit('bench: %s' % void)

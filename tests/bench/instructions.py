@@ -138,10 +138,12 @@ def one_round(lab, times):
     return found
 
 
-def measure(runs, times, profiles):
+def measure(options):
     """{'http': {name: median}, 'tls': …, 'spread': {'http': {name: …}, 'tls': …}}"""
+    runs, times = options.runs, 20 if options.quick else 100
+    profiles = os.path.join(options.run_dir, 'bench-profiles')
     os.makedirs(profiles, exist_ok=True)
-    for old in glob.glob(os.path.join(profiles, '*.callgrind')):
+    for old in glob.glob(os.path.join(profiles, '*', '*.callgrind')):
         os.unlink(old)
     results = {'chats': times, 'runs': runs, 'spread': {}}
     for kind in 'http', 'tls':

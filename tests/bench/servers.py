@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 
+import redis
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'e2e'))
 
 from service import free_port  # noqa: E402
 from stack import BOT, TOKEN, Stack, wait_for  # noqa: E402
+from usage import family, settle  # noqa: E402
 
 SETTINGS = {'LOG_LEVEL': 'warn', 'COZE_MIN_INTERVAL_MS': '0'}
 SIM = {'SIM_PLAIN': 1, 'SIM_LOG': 0, 'SIM_WORKERS': 2}
@@ -59,10 +62,56 @@ class Nginx:
         assert self.process.poll() is None, open(self.home + '/logs/start.log').read()
         return os.path.exists(self.home + '/nginx.pid') and is_open(self.port)
 
+    @property
+    def pids(self):
+        return family(self.process.pid)
+
     def close(self):
         if self.process:
             self.process.terminate()
             self.process.wait(30)
+
+
+class Reference:
+    """reference.py, as two processes behind an nginx. It has the stack's Redis, too, in a database of its own."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.processes = []
+        self.ports = [free_port(), free_port()]
+        addresses = ['127.0.0.1:%d' % port for port in self.ports]
+        self.nginx = Nginx(stack.home, 'reference', lambda home, port: http_front(home, port, addresses))
+        self.log = os.path.join(self.nginx.home, 'logs', 'python.log')
+
+    def start(self):
+        env = {'PATH': os.environ['PATH'], 'REDIS_SOCKET': os.path.join(self.stack.run_dir, 'redis.sock'),
+               'COZE_BASE_URL': 'http://127.0.0.1:%d/v3' % self.stack.sim.port, 'COZE_API_TOKEN': TOKEN, 'COZE_BOT_ID': BOT}
+        words = [sys.executable, '-m', 'uvicorn', 'reference:app', '--app-dir', os.path.dirname(os.path.abspath(__file__)),
+                 '--loop', 'uvloop', '--http', 'httptools', '--no-access-log', '--log-level', 'warning', '--port']
+        with open(self.log, 'w') as log:
+            self.processes = [subprocess.Popen([*words, str(port)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                              for port in self.ports]
+        self.nginx.start()
+        wait_for(self.listens, 30, 'the start of the reference')
+        return self
+
+    def listens(self):
+        assert all(process.poll() is None for process in self.processes), open(self.log).read()
+        return all(map(is_open, self.ports))
+
+    @property
+    def port(self):
+        return self.nginx.port
+
+    @property
+    def pids(self):
+        return [process.pid for process in self.processes]
+
+    def close(self):
+        self.nginx.close()
+        for process in self.processes:
+            process.kill()
+            process.wait(30)
 
 
 def is_open(port):
@@ -87,6 +136,72 @@ def same_front(stack, wrapper):
         with open(os.path.join(stack.run_dir, 'nginx.conf')) as file:
             return file.read().replace('listen 127.0.0.1:%d ' % stack.port, 'listen 127.0.0.1:%d ' % port)
     return Nginx(stack.home, 'front', conf, wrapper)
+
+
+class Target:
+    """Something to be measured: where it is asked, with which paths, and the processes that do its work."""
+
+    def __init__(self, name, port, chat, stream, **groups):
+        self.name, self.port, self.chat, self.stream, self.groups = name, port, chat, stream, groups
+
+
+def service_target(stack, name='service'):
+    return Target(name, stack.port, '/chat', '/chat/stream', worker=stack.worker_pids(), nginx=family(stack.pids()['nginx']),
+                  redis=family(stack.pids()['redis']), simulator=sim_pids(stack))
+
+
+def sim_pids(stack):
+    with open(os.path.join(stack.sim.home, 'nginx.pid')) as file:
+        return family(int(file.read()))
+
+
+class Field:
+    """All three beside each other, with one simulator and one Redis."""
+
+    def __init__(self):
+        self.stack = service()
+        self.others = []
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def start(self):
+        stack = self.stack.start()
+        for server in straight(stack), Reference(stack):
+            self.others.append(server)
+            server.start()
+        direct, reference = self.others
+        sim, redis = sim_pids(stack), family(stack.pids()['redis'])
+        self.service = service_target(stack)
+        self.straight = Target('straight', direct.port, '/v3/chat', '/v3/chat', nginx=direct.pids, simulator=sim)
+        self.reference = Target('reference', reference.port, '/chat', '/chat/stream', worker=reference.pids,
+                                nginx=reference.nginx.pids, redis=redis, simulator=sim)
+        self.targets = [self.straight, self.service, self.reference]
+
+    def clear(self, **sim):
+        """Before each measurement: nobody works, nobody remembers anything. `sim`: how the simulator answers."""
+        for target in self.targets:
+            settle(target.groups)
+        forget(self.stack)
+        if sim:
+            self.stack.sim.default(**sim)
+
+    def close(self):
+        for server in reversed([self.stack, *self.others]):
+            server.close()
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def forget(stack):
+    redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock')).flushall()
+    stack.sim.reset()
 
 
 class Asker:

@@ -1,0 +1,279 @@
+"""
+The figures as one Markdown table, ratios first. What is shown are medians of the runs; a ratio is the median of the runs' ratios,
+each between neighbours in time.
+"""
+import statistics
+
+import pace
+from throughput import WORKER_CLIENTS
+
+HEAD = ['', 'against nginx alone', 'against FastAPI', 'this service', 'nginx alone', 'FastAPI']
+EMPTY = '–'
+SHORT = 64  # clients at which the cost in CPU is told, or the number nearest to it
+NAMES = {'chat': '`/chat`', 'stream': '`/chat/stream`'}
+
+
+def number(value, digits=0):
+    return '{:,.{}f}'.format(value, digits)
+
+
+def times(value):
+    return '%s ×' % number(value, 0 if value >= 10 else 2)
+
+
+def added(value, digits=2):
+    return '%+.*f ms' % (digits, value)
+
+
+class Runs:
+    """Measurements of the same thing, by run."""
+
+    def __init__(self, found, **wanted):
+        self.found = {each['run']: each for each in found
+                      if 'void' not in each and all(each[key] == value for key, value in wanted.items())}
+
+    def median(self, get):
+        """None when every run is void."""
+        values = [get(each) for each in self.found.values()]
+        return statistics.median(values) if values else None
+
+    def against(self, other, get, combine):
+        """The median of combine(ours, theirs)."""
+        values = [combine(get(each), get(other.found[run])) for run, each in self.found.items() if run in other.found]
+        return statistics.median(values) if values else None
+
+
+def ratio(ours, theirs):
+    return ours / theirs if theirs else float('inf')
+
+
+def difference(ours, theirs):
+    return ours - theirs
+
+
+def cell(value, show):
+    return EMPTY if value is None else show(value)
+
+
+def compared(name, runs, get, show, combine=ratio, show_combined=times):
+    """A row: runs are those of the service, of nginx alone and of FastAPI; get(measurement) gives the figure."""
+    service, straight, reference = runs
+    return [name, cell(service.against(straight, get, combine), show_combined),
+            cell(service.against(reference, get, ratio), times),
+            *(cell(each.median(get), show) for each in runs)]
+
+
+# --- throughput -----------------------------------------------------------------------------------------------------
+
+def field_runs(found, route, clients):
+    return [Runs(found, target='service', route=route, clients=clients), Runs(found, target='straight', clients=clients),
+            Runs(found, target='reference', route=route, clients=clients)]
+
+
+def speed_rows(found):
+    rows = []
+    for route in NAMES:
+        for clients in sorted({each['clients'] for each in found}):
+            rows.append(compared('%s per second, %s' % (NAMES[route], crowd(clients)), field_runs(found, route, clients),
+                                 lambda each: each['per_second'], number))
+    return rows
+
+
+def crowd(clients):
+    return '1 client' if clients == 1 else '%s clients' % number(clients)
+
+
+def latency_rows(found):
+    rows = []
+    for route in NAMES:
+        for clients in sorted({each['clients'] for each in found}):
+            runs = field_runs(found, route, clients)
+            for point in 'p50', 'p99':
+                rows.append(compared('%s %s, %s' % (NAMES[route], point, crowd(clients)), runs,
+                                     lambda each: each[point + '_us'] / 1000, lambda ms: '%s ms' % number(ms, 2),
+                                     difference, added))
+    return rows
+
+
+def cost_rows(found):
+    rows = []
+    clients = min({each['clients'] for each in found}, key=lambda count: abs(count - SHORT))
+    for route in NAMES:
+        runs = field_runs(found, route, clients)
+        for part, name in ('worker', 'workers'), ('nginx', 'nginx'), ('redis', 'Redis'):
+            having = [part_of(each, part) for each in runs]
+            rows.append(compared('CPU seconds per 1,000 %s, %s: %s' % (NAMES[route], crowd(clients), name), having,
+                                 lambda each: each['cpu_per_1000'][part], lambda seconds: number(seconds, 3)))
+    return rows
+
+
+def part_of(runs, part):
+    """Without the measurements in which it has no part."""
+    kept = Runs([])
+    kept.found = {run: each for run, each in runs.found.items() if part in each['cpu_per_1000']}
+    return kept
+
+
+def throughput_rows(found):
+    return speed_rows(found) + latency_rows(found) + cost_rows(found)
+
+
+def worker_rows(found):
+    rows = []
+    for route in NAMES:
+        one, two = (Runs(found, target=name, route=route) for name in ('one', 'two'))
+        get = lambda each: each['per_second']  # noqa: E731
+        if one.found and two.found:
+            rows.append(['%s per second, %s, from one worker to two' % (NAMES[route], crowd(WORKER_CLIENTS)), EMPTY, EMPTY,
+                         '%s → %s (%s)' % (number(one.median(get)), number(two.median(get)), times(two.against(one, get, ratio))),
+                         EMPTY, EMPTY])
+    return rows
+
+
+# --- pace -----------------------------------------------------------------------------------------------------------
+
+def pace_runs(found, kind):
+    return [Runs(found, target=target, kind=kind) for target in ('service', 'straight', 'reference')]
+
+
+def milliseconds(what, point):
+    return lambda each: each[what + '_us'][point] / 1000
+
+
+def pace_row(name, runs, what, point):
+    return compared(name, runs, milliseconds(what, point), lambda ms: '%s ms' % number(ms, 2), difference, added)
+
+
+def pace_rows(found):
+    one, some, many = (pace_runs(found, kind) for kind in ('one', 'some', 'many'))
+    rhythm = '%d streams at %d ms' % (pace.SOME, pace.GAP_MS)
+    crowd_ = '%d streams of %d chunks at %d ms' % (pace.MANY, pace.CHUNKS, pace.GAP_MS)
+    rows = [pace_row('first chunk %s, 1 client' % point, one, 'first', point) for point in ('p50', 'p99')]
+    rows += [pace_row('first chunk %s, %s' % (point, rhythm), some, 'first', point) for point in ('p50', 'p99')]
+    rows += [pace_row('gap between chunks p99, %s' % rhythm, some, 'gap', 'p99'),
+             counted('gaps of 39 ms or more, %s' % rhythm, some, lambda each: each['gap_us']['over']),
+             counted('chunks lost, %s' % crowd_, many, lost),
+             counted('chunks more than %d ms late, %s' % (pace.LATE_MS, crowd_), many, lambda each: each['late_us']['over']),
+             pace_row('lateness p99, %s' % crowd_, many, 'late', 'p99')]
+    return rows + chunk_rows(many, crowd_)
+
+
+def lost(each):
+    return pace.MANY * pace.CHUNKS - each['chunks']
+
+
+def counted(name, runs, get):
+    """The worst run counts."""
+    worst = [max(map(get, each.found.values())) if each.found else None for each in runs]
+    return [name, EMPTY, EMPTY, *(cell(value, number) for value in worst)]
+
+
+def chunk_rows(runs, name):
+    service, straight, _ = runs
+    theirs = lambda each: each['cpu_us_per_chunk']['nginx']  # noqa: E731
+    rows = []
+    for part, who in ('worker', 'workers'), ('nginx', 'nginx'):
+        ours = lambda each: each['cpu_us_per_chunk'][part]  # noqa: E731
+        if service.found and straight.found:
+            against = statistics.median(ratio(ours(each), theirs(straight.found[run])) for run, each in service.found.items()
+                                        if run in straight.found)
+            rows.append(['CPU µs per chunk, %s: %s' % (name, who), times(against), EMPTY, number(service.median(ours), 1),
+                         number(straight.median(theirs), 1), EMPTY])
+    return rows
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+def memory_rows(found):
+    of = {(each['target'], each['coze'], each['streams']): each.get('kib_per_stream') for each in found['measurements']}
+    rows = []
+    for (target, coze, streams), kib in of.items():
+        if target != 'service':
+            continue
+        theirs = of.get(('reference', coze, streams))
+        by = ', Coze by HTTP/2 and TLS' if coze == 'tls' else ''
+        for part, who in ('worker', 'workers'), ('nginx', 'nginx'):
+            compare = theirs and kib and part == 'worker'
+            rows.append(['KiB per open stream, %s open%s: %s' % (number(streams), by, who), EMPTY,
+                         times(kib[part] / theirs[part]) if compare else EMPTY, number(kib[part], 1) if kib else 'void', EMPTY,
+                         number(theirs[part], 1) if theirs else EMPTY])
+    return rows
+
+
+# --- instructions ---------------------------------------------------------------------------------------------------
+
+def instruction_rows(found):
+    plain, tls = found['http'], found['tls']
+    per_chat, per_chunk = plain['straight /v3/chat'], plain['straight chunk']
+    rows = [('worker, `/chat`', plain['worker /chat'], per_chat),
+            ('worker, `/chat/stream`', plain['worker /chat/stream'], per_chat),
+            ('worker, `/chat`, Coze by HTTP/2 and TLS', tls['worker /chat'], None),
+            ('worker, `/chat/stream`, Coze by HTTP/2 and TLS', tls['worker /chat/stream'], None),
+            ('nginx, `/chat`', plain['nginx /chat'], per_chat),
+            ('nginx, `/chat/stream`', plain['nginx /chat/stream'], per_chat),
+            ('worker, each chunk more of those that come at once', plain['worker chunk at once'], None),
+            ('worker, each chunk more that comes by itself', plain['worker chunk'], per_chunk),
+            ('nginx, each chunk more that comes by itself', plain['nginx chunk'], per_chunk)]
+    return [['instructions: ' + name, times(ours / theirs) if theirs else EMPTY, EMPTY, number(ours), cell(theirs, number), EMPTY]
+            for name, ours, theirs in rows]
+
+
+# --- endurance ------------------------------------------------------------------------------------------------------
+
+def endurance_rows(found):
+    slices = found['slices']
+    rows = []
+    for route, ours in ('chat', slices[0::2]), ('stream', slices[1::2]):
+        if ours:
+            first, last = ours[0]['per_second'], ours[-1]['per_second']
+            rows.append(['%s per second, 64 clients, at first → after %d minutes' % (
+                NAMES[route], round(sum(each['seconds'] for each in slices) / 60)), EMPTY, EMPTY,
+                '%s → %s (%s)' % (number(first), number(last), times(last / first)), EMPTY, EMPTY])
+    for least in 100000, 1000000, slices[-1]['messages']:
+        at = next((each for each in slices if each['messages'] >= least), None)
+        if at:
+            rows.append(['memory of the workers after %s messages' % number(at['messages']), EMPTY, EMPTY,
+                         '%s KiB' % number(at['pss_kib']['worker']), EMPTY, EMPTY])
+    return rows
+
+
+# --- all ------------------------------------------------------------------------------------------------------------
+
+ROWS = {'throughput': throughput_rows, 'workers': worker_rows, 'streams': pace_rows, 'memory': memory_rows,
+        'instructions': instruction_rows, 'long': endurance_rows}
+
+
+def table(results):
+    lines = ['| %s |' % ' | '.join(HEAD), '|---|%s' % ('--:|' * (len(HEAD) - 1))]
+    for part, rows in ROWS.items():
+        if part in results:
+            lines += ['| %s |' % ' | '.join(row) for row in rows(results[part])]
+    return '\n'.join(lines)
+
+
+def measurements(value):
+    """Every single measurement, in whatever part."""
+    if isinstance(value, dict):
+        if 'others' in value or 'void' in value:
+            yield value
+        for each in value.values():
+            yield from measurements(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from measurements(each)
+
+
+def remarks(results):
+    """What a reader must know to believe the table."""
+    found = list(measurements(results))
+    others = [each['others'] for each in found if 'others' in each]
+    lines = []
+    if others:
+        lines.append('Other programs took %.0f %% of the CPU in the median measurement, %.0f %% in the worst.' % (
+            100 * statistics.median(others), 100 * max(others)))
+    if 'instructions' in results:
+        spread = max(max(names.values()) for names in results['instructions']['spread'].values())
+        lines.append('Instructions are those in user space, for 10 chunks; between runs they differed by at most %.1f %%.' % (
+            100 * spread))
+    lines += ['VOID: %s' % each['void'] for each in found if 'void' in each]
+    return '\n'.join(lines)

@@ -1,0 +1,53 @@
+"""
+How many messages per second, how long each takes, and what that costs in CPU, at several numbers of clients; the same for one
+worker and for two.
+"""
+from generators import Void, wrk
+from servers import Field, forget, service, service_target
+from usage import Meter, settle
+
+MOST_OF_REFERENCE = 256  # clients; with more, only what its queue is like would be measured
+WORKER_CLIENTS = 64
+
+
+def measured(target, route, clients, seconds):
+    """One measurement, or why it is void."""
+    path = target.stream if route == 'stream' else target.chat
+    found = {'target': target.name, 'route': route, 'clients': clients}
+    try:
+        with Meter(target.groups) as meter:
+            found.update(wrk(target.port, path, clients, seconds))
+    except Void as void:
+        return {**found, 'void': str(void)}
+    found.update(others=meter.others, cpu_per_1000={name: 1000 * used / found['requests'] for name, used in meter.cpu.items()})
+    return found
+
+
+def measure(options):
+    """A list of measurements. The servers take turns, so that a change of the machine meets all of them."""
+    found = []
+    with Field() as field:
+        turns = [(field.straight, 'both'), (field.service, 'chat'), (field.service, 'stream'), (field.reference, 'chat'),
+                 (field.reference, 'stream')]
+        for clients in options.clients:
+            for run in range(options.runs):
+                for target, route in turns:
+                    if target is field.reference and clients > MOST_OF_REFERENCE:
+                        continue
+                    field.clear()
+                    found.append({'run': run, **measured(target, route, clients, options.seconds)})
+    return found
+
+
+def measure_workers(options):
+    """The same for services with one worker and with two."""
+    found = []
+    with service(workers=1).start() as one, service(workers=2).start() as two:
+        targets = [(one, service_target(one, 'one')), (two, service_target(two, 'two'))]
+        for run in range(options.runs):
+            for route in 'chat', 'stream':
+                for stack, target in targets:
+                    settle(target.groups)
+                    forget(stack)
+                    found.append({'run': run, **measured(target, route, WORKER_CLIENTS, options.seconds)})
+    return found
