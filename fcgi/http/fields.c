@@ -67,6 +67,9 @@ static enum err parse_document(struct json_object **doc, const char *body, size_
 				 "invalid UTF-8 in the body");
 	if (len > INT_MAX || scan.values > VALUES_MAX)
 		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 过于复杂", "too many JSON values");
+	if (scan.nul_in_name)
+		return error_set(why, ERR_BAD_REQUEST, "请求体的字段名不能包含 NUL 字符",
+				 "a NUL in a member's name");
 	tokener = json_tokener_new_ex(DEPTH_MAX);
 	if (tokener == NULL)
 		return error_set(why, ERR_NOMEM, NULL, "memory for a JSON tokener");

@@ -4,7 +4,6 @@
 #include "http/strict.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -75,8 +74,11 @@ static bool eight_plain(const char *p)
 		EACH(0x80)) == 0;
 }
 
-/* Length of the string that begins at `p` with a quote, up to a raw control character (*bad) or its other quote. */
-static size_t string_len(const char *p, size_t len, bool *bad)
+/*
+ * Length of the string that begins at `p` with a quote, up to a raw control character (*bad) or its other quote. *nul: it
+ * holds \u0000.
+ */
+static size_t string_len(const char *p, size_t len, bool *bad, bool *nul)
 {
 	size_t at = 1;
 
@@ -89,6 +91,8 @@ static size_t string_len(const char *p, size_t len, bool *bad)
 			*bad = true;
 			return at;
 		}
+		if (p[at] == '\\' && len - at >= 6 && memcmp(p + at + 1, "u0000", 5) == 0)
+			*nul = true;
 		at += p[at] == '\\' ? 2 : 1;
 	}
 	return at < len ? at + 1 : len;
@@ -97,6 +101,7 @@ static size_t string_len(const char *p, size_t len, bool *bad)
 struct strict_scan strict_json(const char *text, size_t len)
 {
 	struct strict_scan scan = { .bad = len };
+	bool nul = false; /* in the last string */
 	size_t step;
 
 	for (size_t at = 0; at < len; at += step) {
@@ -104,7 +109,8 @@ struct strict_scan strict_json(const char *text, size_t len)
 
 		step = 1;
 		if (text[at] == '"') {
-			step = string_len(text + at, len - at, &bad);
+			nul = false;
+			step = string_len(text + at, len - at, &bad, &nul);
 		} else if (is_literal_byte(text[at])) {
 			while (at + step < len && is_literal_byte(text[at + step]))
 				step++;
@@ -113,6 +119,8 @@ struct strict_scan strict_json(const char *text, size_t len)
 				step = 0;
 		} else if (memchr(",:[{", text[at], 4) != NULL) {
 			scan.values++;
+			scan.nul_in_name = scan.nul_in_name || (nul && text[at] == ':');
+			nul = false;
 		}
 		if (bad) {
 			scan.bad = at + step;

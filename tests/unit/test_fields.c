@@ -72,6 +72,7 @@ static void assert_refuses(const char *json, size_t len, const char *detail)
 #define NO_OBJECT "请求体必须是 JSON 对象"
 #define NO_UTF8   "请求体不是有效的 UTF-8"
 #define EMPTY     "请求体为空"
+#define NUL_NAME  "请求体的字段名不能包含 NUL"
 
 struct refusal {
 	const char *json;
@@ -279,6 +280,19 @@ static void test_fields_refuses_wrong_fields_by_name(void **state)
 	assert_string_equal(why.detail, "缺少必填字段: user_id");
 }
 
+/* Whoever reads the body before us sees other fields there than json-c does: so nobody is right. */
+static void test_fields_refuses_names_with_a_nul(void **state)
+{
+	static const struct refusal cases[] = {
+		REFUSES("{\"message\\u0000\":\"x\"}", NUL_NAME),
+		REFUSES("{\"message\":\"x\",\"user_id\":\"me\",\"user_id\\u0000z\":\"you\"}", NUL_NAME),
+		REFUSES("{\"message\":\"x\",\"other\":{\"\\u0000\":1}}", NUL_NAME),
+	};
+
+	(void)state;
+	assert_all_refused(cases, COUNT(cases));
+}
+
 /* Unicode's White_Space, and the four separators that Python's str.isspace() adds. */
 static void test_fields_refuses_blank_texts(void **state)
 {
@@ -429,6 +443,7 @@ int main(void)
 		cmocka_unit_test(test_fields_refuses_a_bare_word_as_no_object),
 		cmocka_unit_test(test_fields_refuses_invalid_utf8),
 		cmocka_unit_test(test_fields_refuses_wrong_fields_by_name),
+		cmocka_unit_test(test_fields_refuses_names_with_a_nul),
 		cmocka_unit_test(test_fields_refuses_blank_texts),
 		cmocka_unit_test(test_fields_ids_have_up_to_128_bytes),
 		cmocka_unit_test(test_fields_refuses_nesting_and_crowds),

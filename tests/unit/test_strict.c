@@ -72,6 +72,36 @@ static void test_strict_counts_values_outside_of_strings(void **state)
 	assert_int_equal(strict_json("\",,,,\"", 6).values, 0);
 }
 
+/* json-c keeps names as C strings. */
+static void test_strict_finds_a_nul_in_a_name(void **state)
+{
+	static const struct {
+		const char *text;
+		bool nul_in_name;
+	} cases[] = {
+		{ "{\"a\\u0000\":1}", true },
+		{ "{\"\\u0000\" \n:1}", true },
+		{ "{\"a\":{\"b\":[{\"\\\"\\u0000x\":1}]}}", true },
+		{ "{\"a\":\"\\u0000\"}", false },
+		{ "{\"a\":\"\\u0000\",\"b\":1}", false },
+		{ "[\"\\u0000\",{\"a\":1}]", false },
+		{ "{\"a\\\\u0000\":1}", false }, /* a backslash and "u0000" */
+		{ "{\"a\\u00001\":1}", true },
+		{ "{\"a\\u0001\":1}", false },
+		{ "{\"a\\u000\":1}", false },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < COUNT(cases); i++) {
+		size_t len = strlen(cases[i].text);
+		char *text = exact_copy(cases[i].text, len);
+
+		if (strict_json(text, len).nul_in_name != cases[i].nul_in_name)
+			fail_msg("%s", cases[i].text);
+		free(text);
+	}
+}
+
 /* Eight bytes are looked at together: each byte in each of their places. */
 static void test_strict_sees_each_byte_anywhere_in_a_string(void **state)
 {
@@ -114,6 +144,7 @@ int main(void)
 		cmocka_unit_test(test_strict_takes_what_is_json),
 		cmocka_unit_test(test_strict_names_the_first_bad_byte),
 		cmocka_unit_test(test_strict_counts_values_outside_of_strings),
+		cmocka_unit_test(test_strict_finds_a_nul_in_a_name),
 		cmocka_unit_test(test_strict_sees_each_byte_anywhere_in_a_string),
 		cmocka_unit_test(test_strict_stays_inside_of_its_text),
 	};
