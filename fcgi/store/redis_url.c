@@ -84,6 +84,20 @@ static bool parse_port(struct redis_url *url, const char *text, size_t len, cons
 	return true;
 }
 
+/* A name or an IPv4 address; in brackets an IPv6 address, maybe with its zone. Whether there is such a host is not asked here. */
+static bool is_host(const char *text, size_t len, bool bracketed)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	size_t digits = bracketed ? strspn(text, "0123456789abcdefABCDEF:.") : 0;
+
+	if (bracketed && memchr(text, ':', digits) == NULL)
+		return false;
+	if (bracketed && text[digits] != '%')
+		return digits == len;
+	digits += bracketed; /* the zone's % */
+	return digits < len && digits + strspn(text + digits, letters) >= len;
+}
+
 static bool parse_host(struct redis_url *url, const char *text, size_t len, const char **why)
 {
 	size_t skip = 0, host_len;
@@ -100,7 +114,7 @@ static bool parse_host(struct redis_url *url, const char *text, size_t len, cons
 
 		host_len = colon != NULL ? (size_t)(colon - text) : len;
 	}
-	if (host_len == 0 || host_len >= sizeof url->host || memchr(text, '?', host_len) != NULL)
+	if (host_len >= sizeof url->host || !is_host(text + skip, host_len, skip > 0))
 		return wrong(why, "the host is missing, too long or no host");
 	memcpy(url->host, text + skip, host_len);
 	url->host[host_len] = '\0';

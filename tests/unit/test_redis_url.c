@@ -27,6 +27,9 @@ static void test_redis_url_takes(void **state)
 		{ "redis://%E4%BD%A0:x@h", { "h", "6379", "", "你", "x", 0 } },
 		{ "redis://[::1]", { "::1", "6379", "", "", "", 0 } },
 		{ "redis://[fe80::1]:6380/2", { "fe80::1", "6380", "", "", "", 2 } },
+		{ "redis://[fe80::1%eth0.1]:1", { "fe80::1%eth0.1", "1", "", "", "", 0 } },
+		{ "redis://[::ffff:10.0.0.1]", { "::ffff:10.0.0.1", "6379", "", "", "", 0 } },
+		{ "redis://my_host-1.example.", { "my_host-1.example.", "6379", "", "", "", 0 } },
 		{ "redis://u:p@[::1]:6380/2", { "::1", "6380", "", "u", "p", 2 } },
 		{ "unix:///run/redis.sock", { "", "6379", "/run/redis.sock", "", "", 0 } },
 		{ "unix:///run/redis.sock?db=4", { "", "6379", "/run/redis.sock", "", "", 4 } },
@@ -90,6 +93,22 @@ static void test_redis_url_refuses(void **state)
 		"redis://[]:1",
 		"redis://[::1]x",
 		"redis://[::1]6379",
+		"redis://[[::1]",
+		"redis://[::1%]",
+		"redis://[%eth0]",
+		"redis://[fe80%eth0]",
+		"redis://[abc]",
+		"redis://[10.0.0.1]",
+		"redis://[::1%a%b]",
+		"redis://[%eth0:x]",
+		"redis://[a host]",
+		"redis://[localhost]",
+		"redis://a host",
+		"redis://h]",
+		"redis://h?x",
+		"redis://h\n",
+		"redis://h%41",
+		"redis://你",
 		"redis://secret@h", /* a login is [user]:password */
 		"redis://:secret@",
 		"redis://:secret%@h",
@@ -141,6 +160,8 @@ static void test_redis_url_parts_have_ceilings(void **state)
 
 			memset(part, 'a', len);
 			part[len] = '\0';
+			if (strchr(parts[i].before, '[') != NULL)
+				part[0] = ':';
 			snprintf(text, sizeof text, "%s%s%s", parts[i].before, part, parts[i].after);
 			assert_int_equal(redis_url_parse(&url, text, &why), len <= parts[i].max);
 		}
