@@ -14,6 +14,7 @@ EXTRA  ?=
 FORTIFY ?= -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ARGS   ?=
 BENCH  ?=
+FUZZ_MAIN = $(BUILD)/obj/replay.o
 PYTHON ?= /usr/bin/python3
 Q      := $(if $(V),,@)
 
@@ -36,6 +37,8 @@ OBJ  := $(SRC:fcgi/%.c=$(BUILD)/obj/%.o)
 CORE := $(filter-out %/main.o,$(OBJ))
 UNIT := $(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null))
 UNIT_BIN := $(UNIT:tests/unit/%.c=$(BUILD)/unit/%)
+FUZZ     := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_BIN := $(FUZZ:%=$(BUILD)/fuzz/%)
 
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -66,10 +69,12 @@ test: install-test ## install what is missing, then unit and e2e
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
-unit: $(UNIT_BIN) ## run the unit tests
+unit: $(UNIT_BIN) $(FUZZ_BIN) ## run the unit tests, and the fuzz targets over their corpus
 	@failed=; for test in $(UNIT_BIN); do echo "== $$test"; $$test || failed="$$failed $$test"; done; \
+	echo "== tests/fuzz/corpus"; \
+	for name in $(FUZZ); do $(BUILD)/fuzz/$$name tests/fuzz/corpus/$$name || failed="$$failed fuzz/$$name"; done; \
 	if [ -n "$$failed" ]; then echo "unit tests failed:$$failed"; exit 1; fi; \
-	echo "unit tests passed: $(words $(UNIT_BIN)) programs"
+	echo "unit tests passed: $(words $(UNIT_BIN)) programs; corpus passed: $(words $(FUZZ)) fuzz targets"
 
 # Tests wait more than they work: those with browsers, containers and packages run beside the rest, and are shown after it.
 PYTEST = ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider
@@ -95,6 +100,22 @@ asan: install-test ## unit and e2e against a build with AddressSanitizer and UBS
 	for report in build/asan/report.*; do [ -e "$$report" ] || break; cat "$$report"; rc=1; done; \
 	exit $$rc
 
+# tests/fuzz/README.md. The same targets, but libFuzzer's main in the place of replay.c, and every allocation and every
+# branch watched.
+FUZZER  = BUILD=build/libfuzzer CC=clang FORTIFY=-U_FORTIFY_SOURCE FUZZ_MAIN=-fsanitize=fuzzer CFLAGS='-g -O1' \
+	EXTRA='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+SECONDS = 60
+fuzz fuzz-merge: install-lint
+	@$(MAKE) --no-print-directory fuzz-targets $(FUZZER)
+	@tests/fuzz/run $@ build/libfuzzer/fuzz '$(SECONDS)' $(TARGET)
+fuzz: ## look for inputs that break a parser: every fuzz target for SECONDS=60 (TARGET=sse: just that one)
+fuzz-merge: ## take what `make fuzz` found into tests/fuzz/corpus, as few files as cover the same
+fuzz-targets: $(FUZZ_BIN)
+fuzz-coverage: install-lint ## say how much of the code behind the fuzz targets their corpus runs through
+	@$(MAKE) --no-print-directory fuzz-targets BUILD=build/fuzz-coverage CC=clang CFLAGS='-g -O0' FORTIFY=-U_FORTIFY_SOURCE \
+		EXTRA='-fprofile-instr-generate -fcoverage-mapping'
+	@tests/fuzz/coverage build/fuzz-coverage/fuzz
+
 MEMCHECK = valgrind -q --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite \
 	--error-exitcode=99 --num-callers=30 --trace-children=yes --log-file=$(abspath build/valgrind)/report.%p
 valgrind: install-lint ## e2e with every worker under valgrind
@@ -119,7 +140,7 @@ lint: install-lint ## build with clang and the same warnings, check the scripts
 	shellcheck env/install env/service fcgi/entry nginx/entry nginx/prepare nginx/render redis/entry .ci/run
 
 format: install-lint ## lay out the C sources
-	clang-format -i $(shell find fcgi tests/unit tests/bench -name '*.[ch]')
+	clang-format -i $(shell find fcgi tests/unit tests/fuzz tests/bench -name '*.[ch]')
 
 clean: ## remove what was built (not RUN_DIR)
 	rm -rf build
@@ -153,14 +174,23 @@ $(BUILD)/bench/streams: tests/bench/streams.c $(BUILD)/flags
 	$(Q)$(COMPILE) -MT $@ -o $@.o $<
 	$(Q)$(LINK) -o $@ $@.o
 
+$(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c $(BUILD)/obj/replay.o $(BUILD)/core.a $(BUILD)/flags
+	@echo "  FUZZ  $@"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -MT $@ -o $@.o $<
+	$(Q)$(LINK) -o $@ $@.o $(FUZZ_MAIN) $(BUILD)/core.a $(PKG_LIBS)
+
+$(BUILD)/obj/replay.o: tests/fuzz/replay.c $(BUILD)/flags
+	@echo "  CC    $@"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -o $@ $<
+
 # Rewritten only when the commands change, so that other flags build anew and the same flags build nothing.
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D); flags='$(COMPILE) $(LINK) $(PKG_LIBS)'; \
+	@mkdir -p $(@D); flags='$(COMPILE) $(LINK) $(FUZZ_MAIN) $(PKG_LIBS)'; \
 	[ "$$flags" = "$$(cat $@ 2>/dev/null)" ] || echo "$$flags" > $@
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(BUILD)/bench/streams.d
+-include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/bench/streams.d
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all help up reload down status logs test unit e2e asan valgrind bench bench-instructions lint format clean \
-	install-run install-bench install-test install-lint
+.PHONY: FORCE all help up reload down status logs test unit e2e asan fuzz fuzz-merge fuzz-coverage fuzz-targets valgrind \
+	bench bench-instructions lint format clean install-run install-bench install-test install-lint

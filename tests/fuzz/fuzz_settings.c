@@ -1,0 +1,145 @@
+/*
+ * fuzz_settings.c - a file of settings is read, or each problem is one line that names a line and shows nothing of it; a value
+ * that was read is read again when it is written in quotes.
+ *
+ * Input: the file.
+ */
+#include "fuzz.h"
+
+#include <ctype.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "app/settings_file.h"
+
+#define ROOM (4 * 1024 * 1024)
+
+static struct settings_file *read_file(int fd, const char *bytes, size_t len, struct buf *problems)
+{
+	char path[64];
+
+	CHECK(ftruncate(fd, 0) == 0 && pwrite(fd, bytes, len, 0) == (ssize_t)len);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return settings_file_read(path, problems);
+}
+
+/* Only the words that settings_file.h promises. */
+static void check_problems(const struct buf *problems)
+{
+	struct input rest = { buf_bytes(problems), buf_size(problems) };
+
+	CHECK(!problems->failed && rest.left > 0 && rest.at[rest.left - 1] == '\n');
+	while (rest.left > 0) {
+		struct input line = input_line(&rest);
+		char *text = exact_string(line.at, line.left), why[64];
+		int fd, end = 0;
+		unsigned number;
+
+		if (sscanf(text, "/proc/self/fd/%d line %u %63[a-zA-Z= ]%n", &fd, &number, why, &end) != 3)
+			CHECK(strstr(text, ": must be text, and has a zero byte") != NULL);
+		else
+			CHECK(text[end] == '\0' && number > 0);
+		free(text);
+	}
+}
+
+/* NAME="value", with everything escaped that means something in double quotes. */
+static void write_setting(struct buf *out, const char *name, const char *value)
+{
+	buf_printf(out, "%s=\"", name);
+	for (; *value != '\0'; value++) {
+		if (strchr("\"\\$", *value) != NULL)
+			buf_append_char(out, '\\');
+		buf_append_char(out, *value);
+	}
+	buf_append_str(out, "\" # a comment\r\n");
+}
+
+static bool is_name_byte(char c)
+{
+	return isalnum((unsigned char)c) || c == '_';
+}
+
+/* Calls `fn` with everything in the input that may be a name. */
+static void each_name(struct input input, void (*fn)(void *arg, const char *name), void *arg)
+{
+	while (input.left > 0) {
+		size_t len = 0;
+
+		while (len < input.left && is_name_byte(input.at[len]))
+			len++;
+		if (len > 0) {
+			char *name = exact_string(input.at, len);
+
+			fn(arg, name);
+			free(name);
+		}
+		len += len < input.left;
+		input.at += len;
+		input.left -= len;
+	}
+}
+
+struct pair {
+	const struct settings_file *first, *again;
+	struct buf written;
+};
+
+static void write_name(void *arg, const char *name)
+{
+	struct pair *pair = arg;
+	const char *value = settings_file_get(pair->first, name);
+
+	if (value == NULL)
+		return;
+	CHECK(strchr(value, '\n') == NULL && !isdigit((unsigned char)name[0]));
+	write_setting(&pair->written, name, value);
+}
+
+static void compare_name(void *arg, const char *name)
+{
+	const struct pair *pair = arg;
+	const char *value = settings_file_get(pair->first, name),
+		   *again = settings_file_get(pair->again, name);
+
+	CHECK((value == NULL) == (again == NULL));
+	CHECK(value == NULL || strcmp(value, again) == 0);
+}
+
+static void check_again(int fd, struct settings_file *file, struct input input, struct buf *problems)
+{
+	struct pair pair = { .first = file };
+
+	buf_init(&pair.written, ROOM);
+	each_name(input, write_name, &pair);
+	CHECK(!pair.written.failed);
+	pair.again = read_file(fd, buf_bytes(&pair.written), buf_size(&pair.written), problems);
+	if (pair.again != NULL) /* a name may stand in the input more often than a file may have lines */
+		each_name(input, compare_name, &pair);
+	else
+		CHECK(memmem(buf_bytes(problems), buf_size(problems), "one too many", 12) != NULL ||
+		      memmem(buf_bytes(problems), buf_size(problems), "must have less than", 19) != NULL);
+	settings_file_free((struct settings_file *)pair.again);
+	buf_free(&pair.written);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
+{
+	static int fd = -1;
+	struct settings_file *file;
+	struct buf problems;
+
+	if (fd < 0)
+		fd = memfd_create("settings", MFD_CLOEXEC);
+	buf_init(&problems, ROOM);
+	file = read_file(fd, (const char *)bytes, len, &problems);
+	if (file == NULL) {
+		check_problems(&problems);
+	} else {
+		CHECK(buf_size(&problems) == 0);
+		check_again(fd, file, input_of(bytes, len), &problems);
+	}
+	settings_file_free(file);
+	buf_free(&problems);
+	return 0;
+}
