@@ -4,10 +4,8 @@
  *
  * Input: the body of a POST /chat.
  */
-#include "fuzz.h"
-
-#include "base/id.h"
 #include "chat/chat_api.h"
+#include "plain.h"
 
 #define DEPTH_SURE  30 /* nesting that is taken for sure */
 #define VALUES_SURE 9000
@@ -49,13 +47,11 @@ static bool read_hex(struct input *rest, uint32_t *unit)
 {
 	*unit = 0;
 	for (int i = 0; i < 4; i++) {
-		static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-		unsigned c = input_byte(rest);
-		const char *at = c != 0 ? strchr(digits, (int)c) : NULL;
+		int digit = plain_hex((unsigned char)input_byte(rest));
 
-		if (at == NULL)
+		if (digit < 0)
 			return false;
-		*unit = *unit << 4 | (uint32_t)(at - digits) % 16;
+		*unit = *unit << 4 | (uint32_t)digit;
 	}
 	return true;
 }
@@ -292,7 +288,7 @@ static bool fits(const struct field *field, const struct found *member)
 	if (member->kind != STRING)
 		return false;
 	if (field->kind == FIELD_ID)
-		return id_valid(text, len);
+		return plain_id(text, len);
 	for (size_t i = 0; i < len; i++) /* the exotic blanks are test_fields.c's business */
 		if ((unsigned char)text[i] > ' ' && (unsigned char)text[i] < 0x7F)
 			return true;
@@ -310,7 +306,7 @@ static void check_taken(const struct reading *reading, const struct chat_fields 
 			continue;
 		CHECK(same_bytes(text->bytes, text->len, buf_bytes(&member->text), buf_size(&member->text)));
 		CHECK(utf8_valid(text->bytes, text->len) && text->len > 0);
-		CHECK(chat_fields[i].kind != FIELD_ID || id_valid(text->bytes, text->len));
+		CHECK(chat_fields[i].kind != FIELD_ID || plain_id(text->bytes, text->len));
 	}
 	CHECK(taken->message.bytes != NULL);
 }
@@ -329,8 +325,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	struct json_object *doc;
 	struct reading reading;
 	struct error why;
-	bool object, json = read_body(&reading, (const char *)bytes, len, &object) &&
-			    utf8_valid((const char *)bytes, len);
+	bool object,
+	    json = read_body(&reading, (const char *)bytes, len, &object) && plain_utf8(bytes, len) == len;
 	enum err rc = fields_parse(&doc, &taken, chat_fields, CHAT_FIELDS, (const char *)bytes, len, &why);
 	bool good = json && object;
 

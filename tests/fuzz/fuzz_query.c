@@ -4,11 +4,10 @@
  *
  * Input: the query string, as behind the question mark.
  */
-#include "fuzz.h"
-
 #include "base/percent.h"
 #include "fake_fcgi.h"
 #include "http/query.h"
+#include "plain.h"
 
 struct page {
 	uint64_t limit, offset;
@@ -19,34 +18,7 @@ static const struct query_field fields[] = {
 	{ "offset", offsetof(struct page, offset), 0, 0, 1000000, "", "" },
 };
 
-/* ---- percent-decoding, by the book ---- */
-
-static int digit(unsigned char c)
-{
-	static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-	const char *at = c != '\0' ? strchr(digits, c) : NULL;
-
-	return at != NULL ? (int)(at - digits) % 16 : -1;
-}
-
-/* Appends the decoded text; false on a broken escape. */
-static bool decode(struct buf *out, struct input text)
-{
-	while (text.left > 0) {
-		unsigned c = input_byte(&text);
-
-		if (c == '%') {
-			int high = digit((unsigned char)input_byte(&text));
-			int low = text.left > 0 || high >= 0 ? digit((unsigned char)input_byte(&text)) : -1;
-
-			if (high < 0 || low < 0)
-				return false;
-			c = (unsigned)(high * 16 + low);
-		}
-		buf_append_char(out, (char)c);
-	}
-	return true;
-}
+/* ---- percent-encoding ---- */
 
 /* Every room from nothing to more than enough: it fits exactly when it should, and nothing is written behind. */
 static void check_decoding(const char *text, size_t len)
@@ -55,7 +27,7 @@ static void check_decoding(const char *text, size_t len)
 	bool good;
 
 	buf_init(&expected, len);
-	good = decode(&expected, (struct input){ text, len });
+	good = plain_decode(&expected, (struct input){ text, len });
 	for (size_t room = len > 40 ? len - 40 : 0; room <= len; room++) {
 		char *out = exact_copy(text, room);
 		size_t got = 0;
@@ -97,12 +69,12 @@ static unsigned find(struct buf *value, bool *good, const char *name, struct inp
 		struct buf decoded;
 
 		buf_init(&decoded, 3 * key.left);
-		if (decode(&decoded, key) &&
+		if (plain_decode(&decoded, key) &&
 		    same_bytes(buf_bytes(&decoded), buf_size(&decoded), name, strlen(name))) {
 			count++;
 			buf_reset(value, 0);
-			*good =
-			    decode(value, pair) && memchr(buf_bytes(value), '\0', buf_size(value)) == NULL;
+			*good = plain_decode(value, pair) &&
+				memchr(buf_bytes(value), '\0', buf_size(value)) == NULL;
 		}
 		buf_free(&decoded);
 	}

@@ -32,6 +32,78 @@ static enum record_verdict scan_piece(struct record_scan *scan, const char *byte
 	return verdict;
 }
 
+static size_t take_length(struct input *pairs)
+{
+	size_t len = input_byte(pairs);
+
+	if (len < 0x80)
+		return len;
+	len = (len & 0x7F) << 8 | input_byte(pairs);
+	len = len << 8 | input_byte(pairs);
+	return len << 8 | input_byte(pairs);
+}
+
+/* Whether the pairs end where their bytes do. */
+static bool pairs_end(const struct buf *pairs)
+{
+	struct input rest = { buf_bytes(pairs), buf_size(pairs) };
+
+	while (rest.left > 0) {
+		size_t lengths = rest.at[0] & 0x80 ? 4 : 1, name_len, value_len;
+
+		lengths += rest.left <= lengths || rest.at[lengths] & 0x80 ? 4 : 1;
+		if (rest.left < lengths)
+			return false;
+		name_len = take_length(&rest);
+		value_len = take_length(&rest);
+		if (name_len > rest.left || value_len > rest.left - name_len)
+			return false;
+		rest.at += name_len + value_len;
+		rest.left -= name_len + value_len;
+	}
+	return true;
+}
+
+/* The verdict by a plain reading, record for record. */
+static enum record_verdict plain_verdict(const char *bytes, size_t len)
+{
+	const unsigned char *p = (const unsigned char *)bytes;
+	unsigned id = 0, expected = FCGI_BEGIN;
+	struct buf pairs;
+	enum record_verdict verdict = RECORD_MORE;
+
+	buf_init(&pairs, ROOM);
+	for (size_t at = 0, total; verdict == RECORD_MORE && at < len; at += total) {
+		size_t content = len - at < RECORD_HEADER ? 0 : (size_t)p[at + 4] << 8 | p[at + 5];
+
+		total = RECORD_HEADER + content + (len - at < RECORD_HEADER ? 0 : p[at + 6]);
+		if (p[at] != 1)
+			verdict = RECORD_BAD;
+		if (verdict == RECORD_BAD || len - at < RECORD_HEADER)
+			break;
+		if (p[at + 1] != expected || (id != 0 && (unsigned)(p[at + 2] << 8 | p[at + 3]) != id))
+			verdict = RECORD_BAD;
+		if (verdict == RECORD_BAD || len - at < total)
+			break;
+		if (expected == FCGI_BEGIN) {
+			id = (unsigned)(p[at + 2] << 8 | p[at + 3]);
+			if (id == 0 || content != 8 || p[at + 8] != 0 || p[at + 9] != 1)
+				verdict = RECORD_BAD;
+			expected = FCGI_PARAMS;
+		} else if (expected == FCGI_PARAMS && content > 0) {
+			buf_append(&pairs, p + at + RECORD_HEADER, content);
+		} else if (expected == FCGI_PARAMS) {
+			if (!pairs_end(&pairs))
+				verdict = RECORD_BAD;
+			expected = FCGI_STDIN;
+		} else if (content == 0) {
+			verdict = RECORD_COMPLETE;
+		}
+	}
+	buf_free(&pairs);
+	return verdict;
+}
+
 /* As a connection brings them: a few at a time, on top of what was there. */
 static enum record_verdict scan_slowly(struct record_scan *scan, const char *bytes, size_t len, uint64_t seed)
 {
@@ -63,6 +135,7 @@ static enum record_verdict check_scan(struct record_scan *scan, const char *byte
 	*scan = (struct record_scan){ 0 };
 	verdict = len > 0 ? scan_piece(scan, bytes, len) : RECORD_MORE;
 	CHECK(scan_slowly(&slow, bytes, len, seed) == verdict);
+	CHECK(plain_verdict(bytes, len) == verdict);
 	if (verdict == RECORD_COMPLETE)
 		CHECK(slow.bytes == scan->bytes && slow.head_bytes == scan->head_bytes &&
 		      slow.keep_conn == scan->keep_conn);
@@ -83,17 +156,6 @@ static void join(struct buf *out, const char *bytes, size_t len, unsigned type)
 			buf_append(out, bytes + at + RECORD_HEADER, content);
 		at += RECORD_HEADER + content + p[at + 6];
 	}
-}
-
-static size_t take_length(struct input *pairs)
-{
-	size_t len = input_byte(pairs);
-
-	if (len < 0x80)
-		return len;
-	len = (len & 0x7F) << 8 | input_byte(pairs);
-	len = len << 8 | input_byte(pairs);
-	return len << 8 | input_byte(pairs);
 }
 
 /* The next pair, as the "NAME=value" that libfcgi keeps; NULL when there is none. To be freed. */

@@ -1,5 +1,6 @@
 /*
- * fuzz_redis_url.c - a REDIS_URL is refused with a reason, or taken apart so that putting it together again gives the same.
+ * fuzz_redis_url.c - a REDIS_URL is refused with a reason, or taken apart so that putting it together again gives the same; and any
+ * password comes out of it as it went in.
  */
 #include "fuzz.h"
 
@@ -71,6 +72,43 @@ static void check_password(struct redis_url url, const char *password)
 	CHECK(strcmp(url.user, before.user) == 0 && url.db == before.db);
 }
 
+static void check_login(const char *password, size_t len, bool good, const char *expected,
+			size_t expected_len)
+{
+	struct redis_url url;
+	const char *why = NULL;
+	struct buf out;
+	char *text;
+
+	buf_init(&out, 3 * len + 100);
+	buf_append_str(&out, "redis://user:");
+	buf_append(&out, password, len);
+	buf_append_str(&out, "@host:1/2");
+	text = exact_string(buf_bytes(&out), buf_size(&out));
+	CHECK(redis_url_parse(&url, text, &why) == good);
+	if (good) {
+		CHECK(same_bytes(url.password, strlen(url.password), expected, expected_len));
+		CHECK(strcmp(url.user, "user") == 0 && strcmp(url.host, "host") == 0 && url.db == 2);
+	}
+	free(text);
+	buf_free(&out);
+}
+
+/* Any bytes are a good password when they are escaped, and most when they are not. */
+static void check_any_password(const char *bytes, size_t len)
+{
+	bool good = len <= REDIS_PASSWORD_MAX && memchr(bytes, '\0', len) == NULL;
+	struct buf encoded;
+
+	buf_init(&encoded, 3 * len);
+	percent_encode(&encoded, bytes, len);
+	check_login(buf_bytes(&encoded), buf_size(&encoded), good, bytes, len);
+	if (memchr(bytes, '\0', len) == NULL && memchr(bytes, '/', len) == NULL &&
+	    memchr(bytes, '%', len) == NULL)
+		check_login(bytes, len, good, bytes, len);
+	buf_free(&encoded);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
 	struct redis_url url;
@@ -84,6 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	} else {
 		CHECK(why != NULL && why[0] != '\0');
 	}
+	check_any_password(text, len);
 	free(text);
 	return 0;
 }

@@ -5,19 +5,16 @@
  *
  * Input: a line "METHOD URI"; lines "NAME: value", its parameters; an empty line; the body.
  */
-#include "fuzz.h"
-
 #include <json-c/json.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/id.h"
 #include "base/log.h"
-#include "base/percent.h"
 #include "chat/chat_api.h"
 #include "chat/service.h"
 #include "fake_fcgi.h"
 #include "http/response.h"
+#include "plain.h"
 
 #define ROUTES 32
 
@@ -83,12 +80,16 @@ static bool path_fits(const char *path_pattern, struct input path, struct input 
 
 static bool decode_id(char out[ID_MAX + 1], struct input id)
 {
-	size_t got = 0;
+	struct buf decoded;
+	bool good;
 
-	if (!percent_decode(out, ID_MAX, &got, id.at, id.left) || !id_valid(out, got))
-		return false;
-	out[got] = '\0';
-	return true;
+	buf_init(&decoded, id.left + 1);
+	good = plain_decode(&decoded, id) && plain_id(buf_bytes(&decoded), buf_size(&decoded));
+	if (good)
+		memcpy(out, buf_bytes(&decoded), buf_size(&decoded));
+	out[good ? buf_size(&decoded) : 0] = '\0';
+	buf_free(&decoded);
+	return good;
 }
 
 static int expected_access(enum access_level level, const char *key, bool local, bool trusted)

@@ -32,6 +32,8 @@ static uint64_t expected_epoch(struct input digits)
 
 static void check_place(const struct redis_place *place, struct input host, struct input port)
 {
+	CHECK(memchr(place->host, '\0', sizeof place->host) != NULL);
+	CHECK(memchr(place->port, '\0', sizeof place->port) != NULL);
 	CHECK(same_bytes(place->host, strlen(place->host), host.at, host.left));
 	CHECK(same_bytes(place->port, strlen(place->port), port.at, port.left));
 	CHECK(strspn(place->port, "0123456789") == strlen(place->port));

@@ -123,6 +123,30 @@ static void check_again(int fd, struct settings_file *file, struct input input, 
 	buf_free(&pair.written);
 }
 
+/* The same file with a mark at its front, with CRLF, and with another comment: nothing changes. */
+static void check_dressed(int fd, const struct settings_file *file, struct input input)
+{
+	struct pair pair = { .first = file };
+	struct buf dressed, problems;
+
+	buf_init(&dressed, ROOM);
+	buf_init(&problems, ROOM);
+	buf_append_str(&dressed, "\xEF\xBB\xBF");
+	for (size_t i = 0; i < input.left; i++) {
+		if (input.at[i] == '\n')
+			buf_append_char(&dressed, '\r');
+		buf_append_char(&dressed, input.at[i]);
+	}
+	buf_append_str(&dressed, "\r\n # a comment");
+	pair.again = read_file(fd, buf_bytes(&dressed), buf_size(&dressed), &problems);
+	CHECK((pair.again != NULL) == (file != NULL));
+	if (file != NULL)
+		each_name(input, compare_name, &pair);
+	settings_file_free((struct settings_file *)pair.again);
+	buf_free(&dressed);
+	buf_free(&problems);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
 	static int fd = -1;
@@ -139,6 +163,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		CHECK(buf_size(&problems) == 0);
 		check_again(fd, file, input_of(bytes, len), &problems);
 	}
+	if (len < 3 || memcmp(bytes, "\xEF\xBB\xBF", 3) != 0)
+		check_dressed(fd, file, input_of(bytes, len));
 	settings_file_free(file);
 	buf_free(&problems);
 	return 0;
