@@ -23,6 +23,7 @@
 #include "store/sentinel.h"
 
 #define VALUE_MAX (64 * 1024) /* bytes of one value, also from a file */
+#define SHOWN_MAX 200         /* bytes of it in a problem's line */
 
 enum kind {
 	KIND_TEXT,      /* char *: any UTF-8 text without control characters; max: bytes, 0 for no limit */
@@ -202,19 +203,26 @@ static bool has_control(const char *text)
 	return false;
 }
 
-/* Problems are lines: a value that would break one is not shown. */
-static const char *shown(const char *value)
+/* Problems are lines: a value that would break one is not shown, and of a long one its beginning; for %.*s. */
+static const char *shown(const char *value, int *len)
 {
-	return utf8_valid(value, strlen(value)) && !has_control(value) ? value : "(unprintable)";
+	bool printable = utf8_valid(value, strlen(value)) && !has_control(value);
+	const char *text = printable ? value : "(unprintable)";
+
+	*len = (int)utf8_cut(text, strlen(text), SHOWN_MAX);
+	return text;
 }
 
 /* Says what is wrong with a value; a secret's value is not shown. */
 static bool problem(struct buf *problems, const struct option *option, const char *value, const char *allowed)
 {
+	int len;
+	const char *text = shown(value, &len);
+
 	if (option->flags & SECRET)
 		buf_printf(problems, "%s: must be %s\n", option->name, allowed);
 	else
-		buf_printf(problems, "%s=%.200s: must be %s\n", option->name, shown(value), allowed);
+		buf_printf(problems, "%s=%.*s: must be %s\n", option->name, len, text, allowed);
 	return false;
 }
 
@@ -477,6 +485,17 @@ static bool parse(struct config *config, const struct option *option, const char
 	}
 }
 
+/* A secret's file is named by an absolute path, or not at all: it may be the secret itself. */
+static void cannot_read(const struct option *option, const char *path, struct buf *problems)
+{
+	const char *reason = strerror(errno);
+	bool hidden = (option->flags & SECRET) && path[0] != '/';
+	int len;
+	const char *text = shown(hidden ? "…" : path, &len);
+
+	buf_printf(problems, "%s_FILE=%.*s: cannot be read: %s\n", option->name, len, text, reason);
+}
+
 /* Reads a secret's file; line ends behind it are not part of the value. NULL (and a problem) on failure. */
 static char *read_value_file(const struct option *option, const char *path, struct buf *problems)
 {
@@ -488,11 +507,8 @@ static char *read_value_file(const struct option *option, const char *path, stru
 	if (fd >= 0 && value != NULL)
 		while (len < VALUE_MAX && (got = read(fd, value + len, VALUE_MAX - len)) > 0)
 			len += (size_t)got;
-	if (got < 0) {
-		/* A secret's file is named by an absolute path, or not at all: it may be the secret itself. */
-		buf_printf(problems, "%s_FILE=%.200s: cannot be read: %s\n", option->name,
-			   (option->flags & SECRET) && path[0] != '/' ? "…" : shown(path), strerror(errno));
-	}
+	if (got < 0)
+		cannot_read(option, path, problems);
 	if (fd >= 0)
 		close(fd);
 	if (got < 0) {

@@ -827,6 +827,24 @@ static void test_config_tells_what_is_wrong_in_a_settings_file(void **state)
 
 #define TEST(function) cmocka_unit_test_setup(function, set_required)
 
+/* Of a long value its beginning is shown, and no character of it is torn. */
+static void test_config_cuts_long_values_between_characters(void **state)
+{
+	(void)state;
+	for (size_t before = 195; before <= 200; before++) {
+		char value[300], path[300], problem[300];
+		size_t whole = (200 - before) / 3 * 3;
+
+		memset(value, 'x', before);
+		strcpy(value + before, "你好你好");
+		snprintf(problem, sizeof problem, "LOG_LEVEL=%.*s: must be", (int)(before + whole), value);
+		assert_refused("LOG_LEVEL", value, problem);
+		snprintf(path, sizeof path, "%s", value);
+		snprintf(problem, sizeof problem, "LOG_LEVEL_FILE=%.*s: cannot", (int)(before + whole), path);
+		assert_refused("LOG_LEVEL_FILE", path, problem);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -834,6 +852,7 @@ int main(void)
 		TEST(test_config_takes_numbers),
 		TEST(test_config_takes_texts),
 		TEST(test_config_refuses_and_says_what_is_allowed),
+		TEST(test_config_cuts_long_values_between_characters),
 		TEST(test_config_redis_url_is_taken_apart_at_once),
 		TEST(test_config_sentinels_make_redis_url_optional),
 		TEST(test_config_refuses_bad_sentinels),
