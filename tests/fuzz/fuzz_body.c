@@ -178,8 +178,6 @@ static bool read_array(struct reading *reading)
 /* What the last member of a name says counts. */
 static void note_member(struct reading *reading, const struct buf *name, int kind, const struct buf *text)
 {
-	if (memchr(buf_bytes(name), '\0', buf_size(name)) != NULL)
-		reading->odd_name = true;
 	for (size_t i = 0; i < CHAT_FIELDS; i++) {
 		const char *known = chat_fields[i].name;
 
@@ -203,6 +201,8 @@ static bool read_member(struct reading *reading)
 	good = next_is(&reading->rest, '"') && read_string(&reading->rest, &name);
 	skip_blanks(&reading->rest);
 	good = good && next_is(&reading->rest, ':') && read_value(reading, &kind, &text);
+	if (memchr(buf_bytes(&name), '\0', buf_size(&name)) != NULL)
+		reading->odd_name = true;
 	if (good && reading->depth == 1)
 		note_member(reading, &name, kind, &text);
 	buf_free(&name);

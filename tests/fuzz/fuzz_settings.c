@@ -7,6 +7,7 @@
 #include "fuzz.h"
 
 #include <ctype.h>
+#include <regex.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -21,6 +22,41 @@ static struct settings_file *read_file(int fd, const char *bytes, size_t len, st
 	CHECK(ftruncate(fd, 0) == 0 && pwrite(fd, bytes, len, 0) == (ssize_t)len);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	return settings_file_read(path, problems);
+}
+
+#define BLANKS "[ \t\r\v\f]*"
+#define BEHIND BLANKS "(#.*)?"
+
+/* What settings_file.h says of a line; and that `export` with a blank behind it is no name. */
+static const char good_line[] =
+    "^" BLANKS "(#.*|(export[ \t\r\v\f]" BLANKS ")?[A-Za-z_][A-Za-z0-9_]*" BLANKS "=" BLANKS
+    "(\"(\\\\.|[^\"\\])*\"" BEHIND "|'[^']*'" BEHIND "|[^\"' \t\r\v\f].*|))?$";
+static const char nameless_line[] = "^" BLANKS "(export)[ \t\r\v\f]" BLANKS "=";
+
+static bool fits(regex_t *compiled, const char *pattern, const char *text)
+{
+	if (compiled->re_nsub == 0) /* neither pattern is without a group, once it is compiled */
+		CHECK(regcomp(compiled, pattern, REG_EXTENDED) == 0);
+	return regexec(compiled, text, 0, NULL, 0) == 0;
+}
+
+static bool plainly_good(struct input input)
+{
+	static regex_t good_regex, nameless_regex;
+	bool good = input.left == 0 || memchr(input.at, '\0', input.left) == NULL;
+
+	if (input.left >= 3 && memcmp(input.at, "\xEF\xBB\xBF", 3) == 0) {
+		input.at += 3;
+		input.left -= 3;
+	}
+	while (good && input.left > 0) {
+		struct input line = input_line(&input);
+		char *text = exact_string(line.at, line.left);
+
+		good = fits(&good_regex, good_line, text) && !fits(&nameless_regex, nameless_line, text);
+		free(text);
+	}
+	return good;
 }
 
 /* Only the words that settings_file.h promises. */
@@ -163,6 +199,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		CHECK(buf_size(&problems) == 0);
 		check_again(fd, file, input_of(bytes, len), &problems);
 	}
+	if (len <= 4096) /* longer ones may have a line too many */
+		CHECK((file != NULL) == plainly_good(input_of(bytes, len)));
 	if (len < 3 || memcmp(bytes, "\xEF\xBB\xBF", 3) != 0)
 		check_dressed(fd, file, input_of(bytes, len));
 	settings_file_free(file);

@@ -78,7 +78,7 @@ static inline bool plain_id(const char *text, size_t len)
 	if (len == 0 || len > 128 || plain_utf8(text, len) != len)
 		return false;
 	for (size_t at = 0; at < len;) {
-		uint32_t point;
+		uint32_t point = 0;
 
 		at += plain_code_point(p + at, len - at, &point);
 		if (point < 0x20 || (point >= 0x7F && point < 0xA0))
