@@ -12,18 +12,25 @@
 #include "app/alone.h"
 #include "app/config.h"
 #include "app/master.h"
+#include "app/process.h"
 #include "chat/service.h"
 
 #define TEXT_MAX (1024 * 1024)
 
-static void print(FILE *file, const struct buf *text)
+/* Who asks for a text must be able to rely on having all of it. */
+static int print(const struct buf *text)
 {
-	fwrite(buf_bytes(text), 1, buf_size(text), file);
+	if (!text->failed && fwrite(buf_bytes(text), 1, buf_size(text), stdout) == buf_size(text) &&
+	    fflush(stdout) == 0)
+		return EX_OK;
+	process_complain("cannot write", "standard output");
+	return EX_IOERR;
 }
 
 static int help(void)
 {
 	struct buf text;
+	int status;
 
 	buf_init(&text, TEXT_MAX);
 	buf_append_str(&text,
@@ -35,14 +42,15 @@ static int help(void)
 		       "  coze-chatd --openapi       print the API document (OpenAPI 3.1)\n\n"
 		       "TERM drains, INT stops, USR1 opens the log anew, HUP reloads (see README).\n\n");
 	config_help(&text);
-	print(stdout, &text);
+	status = print(&text);
 	buf_free(&text);
-	return EX_OK;
+	return status;
 }
 
 static int run(const char *mode, const struct config *config)
 {
 	struct buf text;
+	int status;
 
 	if (strcmp(mode, "--check") == 0)
 		return master_check(config) ? EX_OK : EX_CONFIG;
@@ -55,9 +63,9 @@ static int run(const char *mode, const struct config *config)
 		service_document(config, &text);
 	else
 		config_print(config, &text);
-	print(stdout, &text);
+	status = print(&text);
 	buf_free(&text);
-	return EX_OK;
+	return status;
 }
 
 /* Waits a second, with the signals still blocked that the predecessor had blocked. True: it is to end. */
@@ -85,7 +93,7 @@ static bool load(struct config *config, bool partly)
 	for (;;) {
 		buf_init(&problems, TEXT_MAX);
 		good = partly ? config_load_partly(config, &problems) : config_load(config, &problems);
-		print(stderr, &problems);
+		process_tell(&problems);
 		buf_free(&problems);
 		if (good || !master_is_successor() || told_to_end())
 			return good;

@@ -3,6 +3,8 @@ import os
 import re
 import subprocess
 
+import pytest
+
 from service import TOP
 
 CHATD = os.environ.get('CHATD', os.path.join(TOP, 'build', 'coze-chatd'))
@@ -42,3 +44,13 @@ def test_containers_get_every_setting():
     secrets = {name.upper() for name in re.findall(r'^  ([a-z_]+):\n    file: ', compose, re.M)}
     assert set(helped()) - variables - secrets == {'WORKERS'}
     assert '    scale: ${WORKERS:-' in compose and '      - ${SERVER_HOST:-0.0.0.0}:${SERVER_PORT:-6001}:' in compose
+
+
+@pytest.mark.parametrize('mode', ['--help', '--print-config', '--openapi'])
+def test_a_text_that_could_not_be_written_whole_is_a_failure(mode):
+    """env/service takes the settings from it: half of them must not pass for all."""
+    env = {'COZE_API_TOKEN': 'pat_test_token_0123456789', 'COZE_BOT_ID': '1', 'RUN_DIR': '/tmp', 'REDIS_URL': 'redis://localhost'}
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([CHATD, mode], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (os.EX_IOERR, 'coze-chatd: cannot write standard output: No space left on device\n')
+    assert subprocess.run([CHATD, mode], env=env, stdout=subprocess.DEVNULL).returncode == 0
