@@ -284,14 +284,18 @@ static bool is_address(const char *text, size_t len)
 	size_t host =
 	    text[0] == '[' ? 1 + strspn(text + 1, "0123456789abcdefABCDEF:.") : strspn(text, host_chars);
 	size_t digits;
+	unsigned long port;
 
 	if (text[0] == '[' && (host == 1 || text[host++] != ']'))
 		return false;
+	/* cppcheck-suppress knownConditionTrueFalse ; a name may begin with a byte that none has */
 	if (host == 0 || host > 255 || host >= len || text[host] != ':')
 		return false;
 	digits = strspn(text + host + 1, "0123456789");
-	return digits > 0 && digits <= 5 && host + 1 + digits == len && atoi(text + host + 1) > 0 &&
-	       atoi(text + host + 1) <= 65535;
+	if (digits == 0 || digits > 5 || host + 1 + digits != len)
+		return false;
+	port = strtoul(text + host + 1, NULL, 10);
+	return port > 0 && port <= 65535;
 }
 
 static bool are_addresses(const char *list, uint64_t max)
@@ -320,12 +324,13 @@ static bool parse_redis(struct config *config, const struct option *option, cons
 	char allowed[200];
 	struct redis_url url;
 	const char *why;
-	bool good = value[0] == '\0' || redis_url_parse(&url, value, &why);
+	bool empty = value[0] == '\0';
+	bool good = empty || redis_url_parse(&url, value, &why);
 
 	if (!good)
 		snprintf(allowed, sizeof allowed,
 			 "redis://[[user]:password@]host[:port][/db] or unix://path; %s", why);
-	else if (value[0] != '\0' && url.path[0] != '\0' && has_sentinels(config))
+	else if (!empty && url.path[0] != '\0' && has_sentinels(config))
 		snprintf(allowed, sizeof allowed,
 			 "redis://[user]:password@host[/db] or empty: REDIS_SENTINELS say where Redis is");
 	else

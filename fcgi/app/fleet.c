@@ -418,6 +418,7 @@ static void adopt(struct fleet *fleet, const char *line)
 	size_t worker;
 	int pid, used;
 
+	/* NOLINTBEGIN(cert-err34-c): the numbers are what fleet_save() has written */
 	if (sscanf(line, "%15s %zu %d %zu%n", kind, &worker, &pid, &process->block, &used) != 4)
 		return;
 	process->pid = pid;
@@ -426,6 +427,7 @@ static void adopt(struct fleet *fleet, const char *line)
 	else if (sscanf(line + used, "%d %d %d %279[^\n]", &place.fd, &place.handoff.in, &place.handoff.out,
 			place.name) == 4)
 		adopt_place(fleet, &place, worker);
+	/* NOLINTEND(cert-err34-c) */
 }
 
 /* ---- life ---- */

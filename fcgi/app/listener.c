@@ -41,7 +41,7 @@ bool listener_name(char name[LISTENER_NAME_SIZE], const struct config *config, s
 			   config->run_dir, sizeof probe.sun_path - 1);
 		return false;
 	}
-	port = (size_t)atoi(colon + 1) + index;
+	port = strtoul(colon + 1, NULL, 10) + index;
 	if (port > 65535) {
 		buf_printf(problems, "WORKER_LISTEN=%s: has no port above it for worker %zu\n", address,
 			   index);

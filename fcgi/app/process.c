@@ -51,7 +51,7 @@ bool process_complain(const char *what, const char *name)
 
 void process_tell(const struct buf *problems)
 {
-	fwrite(buf_bytes(problems), 1, buf_size(problems), stderr);
+	(void)fwrite(buf_bytes(problems), 1, buf_size(problems), stderr);
 }
 
 bool process_make_directory(const char *path)

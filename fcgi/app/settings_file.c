@@ -159,7 +159,7 @@ struct settings_file *settings_file_read(const char *path, struct buf *problems)
 			good = parse(file, path, problems);
 	}
 	if (stream != NULL)
-		fclose(stream);
+		(void)fclose(stream);
 	if (good)
 		return file;
 	settings_file_free(file);

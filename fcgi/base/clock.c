@@ -21,6 +21,6 @@ void clock_iso(char out[CLOCK_ISO_SIZE], uint64_t unix_us)
 	char date[32];
 
 	localtime_r(&seconds, &local);
-	strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &local);
+	(void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &local);
 	snprintf(out, CLOCK_ISO_SIZE, "%.19s.%06u", date, (unsigned)(unix_us % 1000000));
 }

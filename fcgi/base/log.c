@@ -81,7 +81,7 @@ bool log_wants(enum log_level level)
 
 static bool needs_quotes(const char *text)
 {
-	for (size_t i = 0; text[i] != '\0' && i < VALUE_MAX; i++)
+	for (size_t i = 0; i < VALUE_MAX && text[i] != '\0'; i++)
 		if ((unsigned char)text[i] <= ' ' || strchr("\"'=\\", text[i]) != NULL)
 			return true;
 	return false;
@@ -125,6 +125,7 @@ static void append_escaped(struct buf *line, const char *text, bool json)
 	size_t len = strlen(text);
 	size_t cut = len > VALUE_MAX ? VALUE_MAX : len;
 
+	/* cppcheck-suppress knownConditionTrueFalse ; it takes `cut` for 0 when it need not be VALUE_MAX */
 	for (size_t at = 0; at < cut;) {
 		const unsigned char *p = (const unsigned char *)text + at;
 		bool good;

@@ -94,6 +94,7 @@ static void answer_list(struct request *request, const struct session_list *list
 		const struct session_found *session = &list->sessions[i];
 		const char *conversation_id = session->info.conversation_id;
 
+		/* cppcheck-suppress unreadVariable ; `answer` has the items' address */
 		items[i] = (struct list_item){
 			.session_id = session->session_id,
 			.user_id = session->info.user_id,

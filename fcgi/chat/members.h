@@ -23,16 +23,16 @@
 	}
 
 /* `nullable`: there may be none yet. */
-#define MEMBER_CONVERSATION_ID(of, nullable_)                                                       \
-	{                                                                                           \
-		"conversation_id", MEMBER_ID, offsetof(struct of, conversation_id), "Coze 会话 ID", \
-		    "the Coze conversation", .example = EXAMPLE_CONVERSATION, .nullable = nullable_ \
+#define MEMBER_CONVERSATION_ID(of, nullable_)                                                         \
+	{                                                                                             \
+		"conversation_id", MEMBER_ID, offsetof(struct of, conversation_id), "Coze 会话 ID",   \
+		    "the Coze conversation", .example = EXAMPLE_CONVERSATION, .nullable = (nullable_) \
 	}
 
-#define MEMBER_LOCAL_TIME(of, name_, meaning_, meaning_en_)                                             \
-	{                                                                                               \
-		.name = #name_, .kind = MEMBER_TIME, .offset = offsetof(struct of, name_),              \
-		.meaning = meaning_, .meaning_en = meaning_en_, .example = "2024-01-15T10:30:15.123456" \
+#define MEMBER_LOCAL_TIME(of, name_, meaning_, meaning_en_)                                                 \
+	{                                                                                                   \
+		.name = #name_, .kind = MEMBER_TIME, .offset = offsetof(struct of, name_),                  \
+		.meaning = (meaning_), .meaning_en = (meaning_en_), .example = "2024-01-15T10:30:15.123456" \
 	}
 
 #define MEMBER_TIMESTAMP(of) MEMBER_LOCAL_TIME(of, timestamp, "服务的本地时间", "the service's local time")

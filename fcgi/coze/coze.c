@@ -703,6 +703,7 @@ static void pass_list(struct coze_chat *chat, const struct envelope *envelope)
 		}
 		answers[count++] = (struct listed){ message.created_at, i };
 	}
+	/* cppcheck-suppress uninitvar ; only the first `count` are looked at */
 	qsort(answers, count, sizeof answers[0], older_first);
 	for (size_t i = 0; i < count && !chat->failed; i++) {
 		envelope_message(envelope, answers[i].index, &message);

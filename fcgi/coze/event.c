@@ -115,6 +115,7 @@ static void get_message(struct event_message *message, struct json_object *objec
 				  : 0;
 }
 
+/* NOLINTBEGIN(misc-no-recursion): once at most, as what was repaired is valid */
 static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len);
 
 /* JSON is UTF-8. Should Coze ever break that, then a user gets U+FFFD in the place of what cannot be read. */
@@ -161,6 +162,7 @@ static struct json_object *parse(struct json_tokener *tokener, const char *body,
 	forget_surrogate(tokener);
 	return doc;
 }
+/* NOLINTEND(misc-no-recursion) */
 
 /* The event's name decides its kind, and for chats also the status, whatever the data says. */
 static const struct event_name {

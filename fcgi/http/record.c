@@ -100,6 +100,7 @@ static enum record_verdict scan_begin(struct record_scan *scan, const struct rec
 	return RECORD_MORE;
 }
 
+/* NOLINTNEXTLINE(readability-function-cognitive-complexity): in which order records may come is told in one place */
 enum record_verdict record_scan(struct record_scan *scan, const char *bytes, size_t len)
 {
 	const unsigned char *p = (const unsigned char *)bytes;

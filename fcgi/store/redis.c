@@ -310,7 +310,7 @@ static struct command *command_new(struct redis *redis, const struct redis_arg *
 
 	for (size_t i = 0; i < count; i++)
 		bytes += args[i].len;
-	command = malloc(sizeof *command + count * sizeof args[0] + bytes);
+	command = malloc(sizeof *command + count * sizeof(struct redis_arg) + bytes);
 	if (command == NULL)
 		return NULL;
 	*command = (struct command){ .redis = redis, .fn = fn, .arg = arg, .script = script, .count = count };
@@ -410,6 +410,13 @@ static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
 		come_up(redis);
 }
 
+static bool begins_with(const redisReply *reply, const char *word)
+{
+	struct redis_arg text = redis_reply_text((const struct redis_reply *)reply, 0);
+
+	return text.len == strlen(word) && memcmp(text.bytes, word, text.len) == 0;
+}
+
 /* {"master", …}, or else {"slave", …}, {"sentinel", …}. */
 static void on_role(redisAsyncContext *context, void *reply_arg, void *arg)
 {
@@ -417,7 +424,7 @@ static void on_role(redisAsyncContext *context, void *reply_arg, void *arg)
 	redisReply *reply = reply_arg;
 
 	if (redis->context == context && reply != NULL && reply->type != REDIS_REPLY_ERROR &&
-	    strncmp(redis_reply_text(reply_arg, 0).bytes, "master", 7) != 0)
+	    !begins_with(reply, "master"))
 		go_down(redis, "the server is no master");
 	else
 		on_prepared(context, reply_arg, arg);
@@ -449,9 +456,9 @@ static void prepare(struct redis *redis, redisCallbackFn *fn, char *sha, const c
 	const char *argv[] = { first, second, third };
 	size_t lens[] = { strlen(first), second != NULL ? strlen(second) : 0,
 			  third != NULL ? strlen(third) : 0 };
-	int count = second == NULL ? 1 : third == NULL ? 2 : 3;
+	int words = second == NULL ? 1 : third == NULL ? 2 : 3;
 
-	if (redisAsyncCommandArgv(redis->context, fn, sha, count, argv, lens) == REDIS_OK)
+	if (redisAsyncCommandArgv(redis->context, fn, sha, words, argv, lens) == REDIS_OK)
 		redis->preparing++;
 }
 
@@ -541,11 +548,11 @@ static void attach(struct redis *redis, redisAsyncContext *context)
 static void choose_address(const struct redis *redis, const struct addrinfo *all, char *out, size_t size)
 {
 	const struct addrinfo *chosen = all;
-	unsigned count = 0;
+	unsigned addresses = 1;
 
-	for (const struct addrinfo *one = all; one != NULL; one = one->ai_next)
-		count++;
-	for (unsigned skip = redis->attempts % count; skip > 0; skip--)
+	for (const struct addrinfo *one = all->ai_next; one != NULL; one = one->ai_next)
+		addresses++;
+	for (unsigned skip = redis->attempts % addresses; skip > 0; skip--)
 		chosen = chosen->ai_next;
 	getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
 }
@@ -568,7 +575,7 @@ static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo 
 	if (address[0] == '\0')
 		go_down(redis, status != 0 ? uv_strerror(status) : "no address");
 	else
-		attach(redis, redisAsyncConnect(address, atoi(redis->place.port)));
+		attach(redis, redisAsyncConnect(address, (int)strtol(redis->place.port, NULL, 10)));
 }
 
 /* hiredis would look the host name up by itself, and block while it does. */

@@ -136,10 +136,10 @@ enum err session_index_touch_then(struct session_index *index, const char *sessi
 
 static uint64_t number(struct redis_arg from)
 {
-	char digits[24];
+	char text[24];
 
-	redis_text_copy(digits, sizeof digits, from);
-	return strtoull(digits, NULL, 10);
+	redis_text_copy(text, sizeof text, from);
+	return strtoull(text, NULL, 10);
 }
 
 static void on_page(void *arg, enum err err, const struct redis_reply *reply)

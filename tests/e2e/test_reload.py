@@ -174,7 +174,7 @@ def test_only_requests_inside_a_killed_worker_fail(make_stack):
         load.steady(300, clients=48)
         load.streams(30, directive('stream', chunks=30, gap_ms=50))
         wait_for(lambda: load.open_streams == 30, 20, 'open streams')
-        began, kills, inside = time.monotonic(), 0, 0
+        began, kills = time.monotonic(), 0
         while time.monotonic() - began < SECONDS:
             victim = random.choice(stack.worker_pids())
             os.kill(victim, signal.SIGKILL)

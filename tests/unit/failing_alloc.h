@@ -24,12 +24,14 @@ static bool alloc_did_fail;
 #endif
 
 #ifndef OWN_ALLOCATOR
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*,readability-redundant-declaration): what glibc has for the purpose */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *old, size_t size);
 void *malloc(size_t size);
 void *calloc(size_t count, size_t size);
 void *realloc(void *old, size_t size);
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl*,readability-redundant-declaration) */
 
 static bool alloc_fails_now(void)
 {

@@ -55,17 +55,17 @@ static void test_descriptors_arrive_in_order(void **state)
 	struct handoff *handoff = *state;
 
 	assert_int_equal(handoff_take(handoff), -1);
-	for (char mark = 'a'; mark <= 'e'; mark++) {
-		int fd = marked_pipe(mark);
+	for (const char *mark = "abcde"; *mark != '\0'; mark++) {
+		int fd = marked_pipe(*mark);
 
 		assert_true(handoff_give(handoff, fd));
 		close(fd); /* the giver's copy is the giver's */
 	}
-	for (char mark = 'a'; mark <= 'e'; mark++) {
+	for (const char *mark = "abcde"; *mark != '\0'; mark++) {
 		int fd = handoff_take(handoff);
 
 		assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
-		assert_mark(fd, mark);
+		assert_mark(fd, *mark);
 	}
 	assert_int_equal(handoff_take(handoff), -1);
 	assert_int_equal(errno, EAGAIN);

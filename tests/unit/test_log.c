@@ -145,7 +145,7 @@ static void test_log_escapes_hostile_values(void **state)
 		{ " ", "\" \"" },
 		{ "a\"b", "\"a\\\"b\"" },
 		{ "\"", "\"\\\"\"" },
-		{ "it's", "\"it's\"" }, /* what cuts words as a shell does must not take it for the begin of one */
+		{ "it's", "\"it's\"" }, /* what cuts words as a shell does must not see a begin here */
 		{ "back\\slash", "\"back\\\\slash\"" },
 		{ "\\", "\"\\\\\"" },
 		{ "\\x0a", "\"\\\\x0a\"" }, /* not to be taken for an escaped line feed */
@@ -417,8 +417,10 @@ static void test_log_writes_json_whatever_bytes_come(void **state)
 		for (size_t i = 0; i < len; i++) {
 			uint32_t choice = next_random(&random);
 
-			value[i] = choice & 1 ? special[(choice >> 8) % (sizeof special - 1)]
-					      : (char)(1 + (choice >> 8) % 255);
+			if (choice & 1)
+				value[i] = special[(choice >> 8) % (sizeof special - 1)];
+			else
+				value[i] = (char)(1 + (choice >> 8) % 255);
 		}
 		value[len] = '\0';
 		seen = through_json(value);
