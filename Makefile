@@ -45,6 +45,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 all: $(BUILD)/coze-chatd ## build the worker
 
 include env/install.mk
+include tests/lint/lint.mk
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -135,12 +136,7 @@ bench: install-bench ## measure it beside nginx alone and a service in Python, p
 bench-instructions: ## count the instructions of a chat and of a chunk (callgrind)
 	@$(MAKE) --no-print-directory bench BENCH=instructions
 
-lint: install-lint ## build with clang and the same warnings, check the scripts
-	@$(MAKE) --no-print-directory all build/clang/bench/streams BUILD=build/clang CC=clang
-	shellcheck env/install env/service fcgi/entry nginx/entry nginx/prepare nginx/render redis/entry .ci/run
-
-format: install-lint ## lay out the C sources
-	clang-format -i $(shell find fcgi tests/unit tests/fuzz tests/bench -name '*.[ch]')
+programs: $(BUILD)/coze-chatd $(UNIT_BIN) $(FUZZ_BIN) $(BUILD)/bench/streams
 
 clean: ## remove what was built (not RUN_DIR)
 	rm -rf build
@@ -193,4 +189,4 @@ $(BUILD)/flags: FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: FORCE all help up reload down status logs test unit e2e asan fuzz fuzz-merge fuzz-coverage fuzz-targets valgrind \
-	bench bench-instructions lint format clean install-run install-bench install-test install-lint
+	bench bench-instructions programs clean install-run install-bench install-test install-lint
