@@ -136,6 +136,8 @@ struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_
 	decoded = decode(request, file.fd, body);
 	if (!decoded && !own)
 		reopen(&codec->in);
+	else if (!own)
+		memset(file.bytes, 0, len); /* should libfcgi read on behind a later one: nobody's words */
 	if (own) {
 		munmap(file.bytes, len);
 		if (decoded)

@@ -11,8 +11,10 @@ KEEP_CONN = 1
 
 
 def record(kind, content=b'', request_id=1, version=1, padding=0, announced=None):
+    """`padding`: how many bytes, or which."""
     length = len(content) if announced is None else announced
-    return struct.pack('>BBHHBx', version, kind, request_id, length, padding) + content + b'\0' * padding
+    padding = bytes(padding)
+    return struct.pack('>BBHHBx', version, kind, request_id, length, len(padding)) + content + padding
 
 
 def begin(keep=False, role=RESPONDER, request_id=1):

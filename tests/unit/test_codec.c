@@ -1,0 +1,216 @@
+/*
+ * test_codec.c - libfcgi reads each request that record_scan() takes just as a plain reader of the specification does, and
+ * never a byte that is not the request's.
+ */
+#include "unit.h"
+
+#include "fastcgi_bytes.h"
+#include "http/codec.h"
+#include "http/record.h"
+
+static struct codec *codec;
+
+static int open_codec(void **state)
+{
+	struct error why;
+
+	(void)state;
+	return codec_open(&codec, &why) == ERR_OK ? 0 : -1;
+}
+
+static int close_codec(void **state)
+{
+	(void)state;
+	codec_close(codec);
+	return 0;
+}
+
+/* The contents of all records of one type, one behind the other. */
+static void gather(struct buf *out, unsigned type, const char *bytes, size_t len)
+{
+	const unsigned char *p = (const unsigned char *)bytes;
+
+	for (size_t at = 0; at < len;) {
+		size_t content = p[at + 4] * 256u + p[at + 5];
+
+		if (p[at + 1] == type)
+			buf_append(out, bytes + at + 8, content);
+		at += 8 + content + p[at + 6];
+	}
+}
+
+/* One length of section 3.4. */
+static size_t take_length(const char **p)
+{
+	const unsigned char *u = (const unsigned char *)*p;
+
+	*p += u[0] >> 7 ? 4 : 1;
+	return u[0] >> 7 ? (u[0] & 0x7Fu) * (size_t)16777216 + u[1] * 65536u + u[2] * 256u + u[3] : u[0];
+}
+
+/* Whether the first parameter of this name is as it was sent. Names that libfcgi cannot tell apart are left out. */
+static bool has_first_pair(const struct codec_request *request, const struct buf *pairs)
+{
+	const char *p = buf_bytes(pairs), *value;
+	size_t name_len, value_len;
+	char name[300];
+
+	if (buf_size(pairs) == 0)
+		return true;
+	name_len = take_length(&p);
+	value_len = take_length(&p);
+	if (name_len == 0 || name_len >= sizeof name || memchr(p, '=', name_len) != NULL ||
+	    memchr(p, '\0', name_len + value_len) != NULL)
+		return true;
+	snprintf(name, sizeof name, "%.*s", (int)name_len, p);
+	value = codec_param(request, name);
+	return value != NULL && strlen(value) == value_len && memcmp(value, p + name_len, value_len) == 0;
+}
+
+/* True when record_scan() takes the bytes for a request; then libfcgi must find the same in it. */
+static bool same_reading(const char *bytes, size_t len)
+{
+	struct record_scan scan = { .at = 0 };
+	struct codec_request *request;
+	struct buf body, params, expected;
+
+	if (record_scan(&scan, bytes, len) != RECORD_COMPLETE)
+		return false;
+	buf_init(&body, 1000000);
+	buf_init(&params, 1000000);
+	buf_init(&expected, 1000000);
+	gather(&params, FCGI_PARAMS, bytes, scan.bytes);
+	gather(&expected, FCGI_STDIN, bytes, scan.bytes);
+	request = codec_decode(codec, bytes, scan.bytes, &body);
+	assert_non_null(request);
+	assert_int_equal(buf_size(&body), buf_size(&expected));
+	assert_memory_equal(buf_bytes(&body), buf_bytes(&expected), buf_size(&body));
+	assert_true(has_first_pair(request, &params));
+	codec_free(request);
+	buf_free(&body);
+	buf_free(&params);
+	buf_free(&expected);
+	return true;
+}
+
+static void put_request(struct buf *out, size_t piece, const char *body)
+{
+	struct buf params;
+
+	buf_init(&params, 1000);
+	put_pair(&params, "REQUEST_METHOD", "POST");
+	put_pair(&params, "REQUEST_URI", "/chat");
+	put_begin(out, 1, true);
+	put_stream(out, FCGI_PARAMS, 1, buf_bytes(&params), buf_size(&params), piece);
+	put_stream(out, FCGI_STDIN, 1, body, strlen(body), piece);
+	buf_free(&params);
+}
+
+/* Each byte in turn as each other value, in records of several sizes; libfcgi's buffer ends somewhere in the large one. */
+static void test_codec_reads_what_the_scan_took(void **state)
+{
+	static const size_t pieces[] = { 65535, 50, 5 };
+	char *words = get_memory(20001);
+	unsigned taken = 0;
+
+	(void)state;
+	memset(words, 'w', 20000);
+	for (size_t i = 0; i < COUNT(pieces); i++) {
+		struct buf out;
+		char *bytes;
+
+		buf_init(&out, 100000);
+		put_request(&out, pieces[i], i == 0 ? words : "{\"message\":\"hello\"}");
+		bytes = exact_copy(buf_bytes(&out), buf_size(&out));
+		for (size_t at = 0; at < buf_size(&out);
+		     at += at < 200 || at + 50 > buf_size(&out) ? 1 : 97) {
+			char right = bytes[at];
+
+			for (int wrong = 0; wrong < 256; wrong++) {
+				bytes[at] = (char)wrong;
+				taken += same_reading(bytes, buf_size(&out));
+			}
+			bytes[at] = right;
+		}
+		free(bytes);
+		buf_free(&out);
+	}
+	assert_true(taken > 1000);
+	free(words);
+}
+
+/* Records of any content and padding, now and then padded where nobody pads. */
+static void test_codec_reads_random_requests(void **state)
+{
+	uint64_t seed = 11;
+	unsigned taken = 0;
+
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		char bytes[256];
+		struct buf out;
+		size_t records[2] = { next_random(&seed) % 4, next_random(&seed) % 4 };
+
+		buf_init(&out, 10000);
+		put_begin(&out, 1, false);
+		for (unsigned stream = 0; stream < 2; stream++) {
+			for (size_t k = 0; k < records[stream]; k++) {
+				size_t len = 4 + next_random(&seed) % 200;
+
+				for (size_t at = 0; at < len; at++)
+					bytes[at] = (char)(next_random(&seed) & 0x7F);
+				bytes[0] = (char)(len - 3); /* one name and its value */
+				bytes[1] = 1;
+				put_record(&out, stream == 0 ? FCGI_PARAMS : FCGI_STDIN, 1, bytes, len,
+					   next_random(&seed) % 256);
+			}
+			put_record(&out, stream == 0 ? FCGI_PARAMS : FCGI_STDIN, 1, NULL, 0,
+				   next_random(&seed) % 8 == 0 ? next_random(&seed) % 256 : 0);
+		}
+		taken += same_reading(buf_bytes(&out), buf_size(&out));
+		buf_free(&out);
+	}
+	assert_true(taken > 10000);
+}
+
+/* Should libfcgi ever read on behind a request's end: there is nothing of the one before. */
+static void test_codec_keeps_nothing_of_a_request(void **state)
+{
+	static const char secret[] = "somebody else's words";
+	struct codec_request *request;
+	struct buf first, second, body;
+	unsigned char header[8] = { 1, FCGI_STDIN, 0, 1, 2, 0, 0, 0 }; /* 512 bytes, of which none is there */
+
+	(void)state;
+	buf_init(&first, 10000);
+	buf_init(&second, 10000);
+	buf_init(&body, 1000000);
+	put_request(&first, 65535, secret);
+	request = codec_decode(codec, buf_bytes(&first), buf_size(&first), &body);
+	assert_non_null(request);
+	assert_int_equal(buf_size(&body), strlen(secret));
+	codec_free(request);
+	buf_reset(&body, 0);
+
+	put_begin(&second, 1, false);
+	put_record(&second, FCGI_PARAMS, 1, NULL, 0, 0);
+	buf_append(&second, header, sizeof header);
+	assert_true(buf_size(&second) < buf_size(&first) - strlen(secret));
+	request = codec_decode(codec, buf_bytes(&second), buf_size(&second), &body);
+	assert_null(memmem(buf_bytes(&body), buf_size(&body), "words", 5));
+	codec_free(request);
+	buf_free(&first);
+	buf_free(&second);
+	buf_free(&body);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_codec_reads_what_the_scan_took),
+		cmocka_unit_test(test_codec_reads_random_requests),
+		cmocka_unit_test(test_codec_keeps_nothing_of_a_request),
+	};
+
+	return cmocka_run_group_tests(tests, open_codec, close_codec);
+}
