@@ -43,7 +43,9 @@
 #define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
-#define STALL_MS          50   /* in which the large request in turn must bring something while others wait */
+#define STALL_MS          50 /* in which the large request in turn must bring STALL_BYTES while others wait */
+#define STALL_BYTES       (16 * 1024)
+#define SLOW_MAX          (64 * 1024 * 1024) /* bytes that those which did not may hold together */
 #define ROOM_MAX          (64 * 1024 * 1024) /* bytes that are set aside for one of them at once */
 #define ACCEPT_BATCH      64                 /* connections taken per turn of the loop */
 #define GIVE_INTERVAL_MS  10   /* between looks whether the successor has room for idle connections */
@@ -82,6 +84,7 @@ struct fcgi_request {
 	struct fcgi_request *before, *behind; /* READING: in the queue of those that wait to be */
 	bool queued;
 	size_t seen; /* bytes of it that were there at the last look for stalls */
+	size_t slow; /* bytes of it that were there when it lost its turn; 0: it has not */
 	bool too_big;
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
@@ -112,6 +115,7 @@ struct fcgi_server {
 	uv_timer_t stall;                     /* runs while some wait */
 	TAILQ_HEAD(, fcgi_request) gathering; /* have output for the end of the loop's turn */
 	uv_prepare_t turn_end;                /* runs while there are any */
+	size_t slow;                          /* bytes that those hold which lost their turn */
 	bool draining, closed;
 	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
@@ -121,6 +125,7 @@ struct fcgi_server {
 
 static void flush(struct fcgi_request *conn);
 static void stop_gathering(struct fcgi_request *conn);
+static void refuse(struct fcgi_request *conn, const char *why);
 static void take_request(struct fcgi_request *conn, const char *bytes, size_t len);
 
 /* ---- counting ---- */
@@ -232,10 +237,19 @@ static void join_queue(struct fcgi_request *conn)
 	server->queued = conn;
 }
 
+static void set_slow(struct fcgi_request *conn, size_t bytes)
+{
+	conn->server->slow += bytes - conn->slow;
+	conn->slow = bytes;
+}
+
 static void become_large(struct fcgi_request *conn)
 {
 	conn->server->large = conn;
-	conn->seen = 0;
+	conn->seen = conn->slow;
+	set_slow(conn, 0);
+	if (uv_is_active((uv_handle_t *)&conn->server->stall))
+		uv_timer_again(&conn->server->stall); /* each has the whole time */
 	/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
 	if (conn->in.max <= ROOM_MAX)
 		buf_room(&conn->in, conn->in.max - buf_size(&conn->in));
@@ -258,20 +272,35 @@ static void no_longer_large(struct fcgi_request *conn)
 	uv_timer_start(&next->timer, on_turn, 0, 0);
 }
 
-/* Whoever brings nothing while others wait gives his place away. He queues again when he goes on. */
+/* Who brings next to nothing while others wait loses his turn; he queues again when he goes on. What he has brought stays. */
+static void lose_turn(struct fcgi_request *conn)
+{
+	size_t slow = conn->server->slow;
+
+	if (slow > 0 && slow + buf_size(&conn->in) > SLOW_MAX) {
+		refuse(conn, "a large body that does not come, and others wait");
+		return;
+	}
+	set_slow(conn, buf_size(&conn->in));
+	no_longer_large(conn);
+}
+
 static void on_stall_look(uv_timer_t *timer)
 {
 	struct fcgi_server *server = timer->data;
 	struct fcgi_request *conn = server->large;
+	size_t brought;
 
-	if (conn != NULL && conn->state == CONN_READING) {
-		if (conn->seen == buf_size(&conn->in))
-			no_longer_large(conn);
-		else
-			conn->seen = buf_size(&conn->in);
-	}
-	if (server->queue == NULL)
+	if (server->queue == NULL) {
 		uv_timer_stop(timer);
+		return;
+	}
+	if (conn == NULL || conn->state != CONN_READING)
+		return;
+	brought = buf_size(&conn->in) - conn->seen;
+	conn->seen += brought;
+	if (brought < STALL_BYTES)
+		lose_turn(conn);
 }
 
 /* Whether a request that has become large may go on; else it will when others are done. */
@@ -350,6 +379,7 @@ static void close_conn(struct fcgi_request *conn)
 	}
 	leave_queue(conn);
 	stop_gathering(conn);
+	set_slow(conn, 0);
 	go(conn, CONN_CLOSED);
 	uv_timer_stop(&conn->timer);
 	watch(conn, 0);

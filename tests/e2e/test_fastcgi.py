@@ -443,6 +443,57 @@ def test_half_large_bodies_then_silence(worker):
             link.close()
 
 
+def test_large_bodies_that_trickle(worker):
+    """Nor may those that bring a little now and then: nginx has the whole of a body when it begins."""
+    whole = request('POST', '/chat', json.dumps({'x': 'x' * 300000}).encode())
+    links = [Link(worker) for _ in range(3)]
+    stop = threading.Event()
+
+    def trickle(link):
+        for at in range(150000, len(whole), 20):
+            if stop.wait(0.01) or not link.send_what_goes(whole[at:at + 20]):
+                return
+
+    tricklers = [threading.Thread(target=trickle, args=[link], daemon=True) for link in links]
+    try:
+        for link, trickler in zip(links, tricklers):
+            link.send(whole[:150000])
+            trickler.start()
+        for _ in range(3):
+            begun = time.monotonic()
+            with Link(worker) as link:
+                link.send(whole)
+                assert link.answer()[0] == 400  # for want of a message
+            assert time.monotonic() - begun < 1
+    finally:
+        stop.set()
+        for link, trickler in zip(links, tricklers):
+            trickler.join()
+            link.close()
+
+
+def test_large_bodies_that_stop_cost_no_more_than_a_few(worker, one_worker):
+    """What they have brought is kept for a while, but not of any number of them."""
+    part = request('POST', '/chat', json.dumps({'x': 'x' * 9000000}).encode())[:-100]
+    before = probe.rss_kib(one_worker.pid)
+    links = [Link(worker) for _ in range(24)]
+    senders = [threading.Thread(target=link.send_what_goes, args=[part], daemon=True) for link in links]
+    peak = before
+    try:
+        with OthersServed(worker):
+            for sender in senders:
+                sender.start()
+            while any(sender.is_alive() for sender in senders):
+                peak = max(peak, probe.rss_kib(one_worker.pid))
+                senders[0].join(0.005)
+    finally:
+        for link in links:
+            link.close()
+    if not probe.is_instrumented(one_worker.pid):
+        assert peak - before < 110 * 1024, 'of 206 MiB'
+        wait_for(lambda: probe.rss_kib(one_worker.pid) - before < 12 * 1024, what='the return of the memory')
+
+
 def test_a_thousand_idle_connections(worker, one_worker):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
