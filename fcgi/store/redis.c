@@ -517,12 +517,15 @@ static void on_connect(const redisAsyncContext *context, int status)
 static void on_disconnect(const redisAsyncContext *context, int status)
 {
 	struct redis *redis = context->data;
+	const char *why = redis_socket_why(context);
 
 	(void)status;
 	if (redis->context != context)
 		return;
 	redis->context = NULL; /* hiredis frees it */
-	go_down(redis, context->errstr[0] != '\0' ? context->errstr : "connection closed");
+	if (why == NULL)
+		why = context->errstr[0] != '\0' ? context->errstr : "connection closed";
+	go_down(redis, why);
 }
 
 static void attach(struct redis *redis, redisAsyncContext *context)

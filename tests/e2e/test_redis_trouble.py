@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from outcomes import Outcome, starts
+from redis_group import bulk
 from redis_server import RedisServer, left_in_redis
 from stack import directive, wait_for
 
@@ -31,6 +32,17 @@ STREAMS = 8
 def server():
     with RedisServer() as server:
         yield server.start()
+
+
+@pytest.fixture(scope='module')
+def talker(make_module_stack):
+    """A stack whose Redis says whatever one likes."""
+    with RedisServer() as server:
+        path = SlowPath(server.start().port, 0)
+        stack = make_module_stack(WORKERS='2', REDIS_URL='redis://127.0.0.1:%d' % path.port)
+        stack.redis = server
+        yield stack, path, stack.worker_pids()
+        path.close()
 
 
 @pytest.fixture
@@ -333,6 +345,14 @@ class SlowPath:
         """Every connection breaks with a RST, as when a router or a fail-over has forgotten it."""
         asyncio.run_coroutine_threadsafe(self.reset_all(), self.loop).result(10)
 
+    async def say_to_all(self, words):
+        for writer in self.writers:
+            writer.write(words)
+
+    def say(self, words):
+        """In the server's name, to whoever is connected."""
+        asyncio.run_coroutine_threadsafe(self.say_to_all(words), self.loop).result(10)
+
     async def end(self):
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
@@ -385,6 +405,50 @@ def test_connections_are_reset(server, make_stack):
         wait_for(lambda: set(link.pubsub_channels('coze:wake:*')) == channels, LIMIT + LATE, 'both workers listening again')
     finally:
         path.close()
+
+
+# --- it talks nonsense -----------------------------------------------------------------------------------------------
+
+UNASKED = {
+    'a status': b'+OK\r\n',
+    'an error': b'-ERR max number of clients reached\r\n',
+    'a number': b':1\r\n',
+    'a text': b'$2\r\nhi\r\n',
+    'nothing': b'$-1\r\n',
+    'no list': b'*-1\r\n',
+    'an empty list': b'*0\r\n',
+    'two': b'+OK\r\n+OK\r\n',
+    'a list of one': bulk('message'),
+    'a list of numbers': b'*3\r\n:1\r\n:2\r\n:3\r\n',
+    'a list of nothings': b'*3\r\n$-1\r\n$-1\r\n$-1\r\n',
+    'a list of lists': b'*3\r\n*0\r\n*0\r\n*0\r\n',
+    'a message without text': bulk('message', 'CHANNEL'),
+    'a message that is a number': bulk('message', 'CHANNEL', '')[:-6] + b':5\r\n',
+    'a message of another channel': bulk('message', 'other', 'x'),
+    'a message by pattern': bulk('pmessage', 'coze:*', 'CHANNEL', 'x'),
+    'an odd message': bulk('message', 'CHANNEL', '\0\n'),
+    'a word for the channel': bulk('unsubscribe', 'CHANNEL'),
+    'an end with a word': bulk('unsubscribe', 'CHANNEL', 'x'),
+    'an end': bulk('unsubscribe', 'CHANNEL', '')[:-6] + b':0\r\n',
+    'an end of all': b'*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n',
+    'HTTP': b'HTTP/1.1 400 Bad Request\r\n\r\n',
+}
+
+
+@pytest.mark.parametrize('words', UNASKED.values(), ids=UNASKED)
+def test_redis_says_what_nobody_asked(talker, words):
+    """A connection that talks so is given up; the worker lives, and has another soon."""
+    stack, path, pids = talker
+
+    def listening():
+        return set(stack.redis.link().pubsub_channels('coze:wake:*'))
+
+    channels = wait_for(lambda: len(listening()) == 2 and listening(), LIMIT + LATE, 'both workers listening')
+    for channel in channels if b'CHANNEL' in words else [b'']:
+        path.say(words.replace(b'$7\r\nCHANNEL', b'$%d\r\n%s' % (len(channel), channel)))
+        wait_for(lambda: is_back(stack), LIMIT + LATE, 'the service after the nonsense')
+    assert stack.worker_pids() == pids, 'a worker died'
+    wait_for(lambda: listening() == channels, LIMIT + LATE, 'both workers listening again')
 
 
 # --- it refuses, or has forgotten ------------------------------------------------------------------------------------

@@ -252,6 +252,7 @@ ODD = {
     'a host with a NUL': bulk('127.0.0.1\0', '6379'),
     'an empty host': bulk('', '6379'),
     'a long host': bulk('a' * 300, '6379'),
+    'two answers': bulk('127.0.0.1', '6379') * 2,
     'an error': b'-ERR \x1b[31mforged\r\n',
     'no Redis': b'HTTP/1.1 400 Bad Request\r\n\r\n',
     'a long text': b'$400000000\r\n' + b'x' * 4000000,
