@@ -417,6 +417,19 @@ static bool begins_with(const redisReply *reply, const char *word)
 	return text.len == strlen(word) && memcmp(text.bytes, word, text.len) == 0;
 }
 
+/* A server that does not know AUTH repeats what came with it, which is for no log. */
+static void on_logged_in(redisAsyncContext *context, void *reply_arg, void *arg)
+{
+	struct redis *redis = context->data;
+	redisReply *reply = reply_arg;
+
+	if (redis->context == context && reply != NULL && reply->type == REDIS_REPLY_ERROR &&
+	    (strstr(reply->str, "with args") != NULL || strstr(reply->str, redis->url.password) != NULL))
+		go_down(redis, "AUTH was refused: the server does not know it");
+	else
+		on_prepared(context, reply_arg, arg);
+}
+
 /* {"master", …}, or else {"slave", …}, {"sentinel", …}. */
 static void on_role(redisAsyncContext *context, void *reply_arg, void *arg)
 {
@@ -465,9 +478,9 @@ static void prepare(struct redis *redis, redisCallbackFn *fn, char *sha, const c
 static void log_in(struct redis *redis)
 {
 	if (redis->url.user[0] != '\0')
-		prepare(redis, on_prepared, NULL, "AUTH", redis->url.user, redis->url.password);
+		prepare(redis, on_logged_in, NULL, "AUTH", redis->url.user, redis->url.password);
 	else if (redis->url.password[0] != '\0')
-		prepare(redis, on_prepared, NULL, "AUTH", redis->url.password, NULL);
+		prepare(redis, on_logged_in, NULL, "AUTH", redis->url.password, NULL);
 }
 
 static void begin_preparing(struct redis *redis)

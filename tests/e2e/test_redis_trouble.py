@@ -539,6 +539,25 @@ def test_password_and_database(make_stack, login):
         assert stack.worker_pids() == pids
 
 
+def test_a_redis_that_knows_no_passwords(server, make_stack):
+    """It repeats what it does not understand; the log does not."""
+    server.settings['requirepass'] = password = 'nobody-else-knows-this-one'
+    server.stop()
+    server.start()
+    stack = make_stack(WORKERS='1', REDIS_URL='redis://:%s@127.0.0.1:%d' % (password, server.port))
+    assert stack.chat('hello').status_code == 200
+    server.stop()
+    del server.settings['requirepass']
+    with open(server.conf, encoding='utf-8') as file:
+        server.conf = os.path.join(server.home, 'redis.conf')
+        with open(server.conf, 'w', encoding='utf-8') as without:
+            without.write(file.read() + '\nrename-command AUTH ""\n')
+    server.start()
+    os.kill(*stack.worker_pids(), signal.SIGKILL)  # the next one meets it first thing
+    wait_for(lambda: stack.api_log().count('cause="AUTH was refused') == 2, LIMIT + LATE, 'the refusal on both connections')
+    assert password not in stack.api_log()
+
+
 def test_a_worker_that_could_not_read_does_not_blame_redis(server, make_stack):
     stack = make_stack(WORKERS='1', REDIS_URL=server.tcp_url)
     worker, = stack.worker_pids()
