@@ -10,7 +10,11 @@
 #include <string.h>
 
 #include "base/scan.h"
+#include "base/strict.h"
 #include "base/utf8.h"
+
+#define LARGE      (64 * 1024) /* bytes; less cannot hold enough values to be worth a look */
+#define VALUES_MAX 10000       /* of a large document: json-c takes up to 1 KiB for each */
 
 static const struct event_text no_text = { "", 0 };
 
@@ -144,11 +148,32 @@ static void forget_surrogate(struct json_tokener *tokener)
 	json_object_put(json_tokener_parse_ex(tokener, escape, sizeof escape - 1));
 }
 
+/* At least as many as there are, whatever the text is; commas within texts count, too. */
+static size_t most_values(const char *body, size_t len)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < len; i++)
+		count += body[i] == ',' || body[i] == ':' || body[i] == '[' || body[i] == '{';
+	return count;
+}
+
+/* A document of 8 MiB may be one long text, but not two gigabytes of empty objects. */
+static bool has_too_many_values(const char *body, size_t len)
+{
+	struct strict_scan scan;
+
+	if (len <= LARGE || most_values(body, len) <= VALUES_MAX)
+		return false;
+	scan = strict_json(body, len);
+	return scan.bad < len || scan.values > VALUES_MAX;
+}
+
 static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len)
 {
 	struct json_object *doc;
 
-	if (len > INT_MAX)
+	if (len > INT_MAX || has_too_many_values(body, len))
 		return NULL;
 	if (!utf8_valid(body, len))
 		return parse_repaired(tokener, body, len);

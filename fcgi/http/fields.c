@@ -11,9 +11,9 @@
 #include <strings.h>
 
 #include "base/background.h"
+#include "base/strict.h"
 #include "base/utf8.h"
 #include "http/response.h"
-#include "http/strict.h"
 
 #define DEPTH_MAX 32 /* nesting of a request body */
 #define LARGE \

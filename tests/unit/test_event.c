@@ -597,6 +597,49 @@ static void test_event_reads_the_same_with_and_without_json_c(void **state)
 	assert_true(plain < 50000);
 }
 
+/* Coze may send much in one document, but not make a worker take gigabytes for it. */
+static void test_event_refuses_a_host_of_values(void **state)
+{
+	static const char *const hosts[] = { "[],",     "{},",           "1,",
+					     "\"\",",   "[[[{}]]],",     "{\"\":{\"\":[]}},",
+					     "NaN,[],", "'\"',[],[],[]," };
+	static const char head[] = "{\"id\":\"\\ud800\",\"x\":[";
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(hosts); i++) {
+		struct envelope envelope;
+		struct event event;
+		struct buf body;
+
+		buf_init(&body, 2000000);
+		buf_append_str(&body, head);
+		while (buf_size(&body) < 1000000)
+			buf_append_str(&body, hosts[i]);
+		buf_append_str(&body, "1]}");
+		assert_false(decode(&event, DELTA, buf_bytes(&body), buf_size(&body)));
+		assert_false(open_envelope(&envelope, buf_bytes(&body), buf_size(&body)));
+		buf_free(&body);
+	}
+}
+
+/* The same characters in a text are none. */
+static void test_event_takes_a_text_full_of_commas(void **state)
+{
+	struct event event;
+	struct buf body;
+
+	(void)state;
+	buf_init(&body, 2000000);
+	buf_append_str(&body, "{\"id\":\"1\",\"odd\":\"\\ud800\",\"content\":\"");
+	while (buf_size(&body) < 1000000)
+		buf_append_str(&body, "\\\"[{\\\":1},{}],\\\\");
+	buf_append_str(&body, "\"}");
+	assert_true(decode(&event, DELTA, buf_bytes(&body), buf_size(&body)));
+	assert_true(event.message.content.len > 600000);
+	event_free(&event);
+	buf_free(&body);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -612,6 +655,8 @@ int main(void)
 		cmocka_unit_test(test_event_never_passes_invalid_utf8_on),
 		cmocka_unit_test(test_event_survives_every_truncation),
 		cmocka_unit_test(test_event_takes_huge_texts_and_refuses_deep_nesting),
+		cmocka_unit_test(test_event_refuses_a_host_of_values),
+		cmocka_unit_test(test_event_takes_a_text_full_of_commas),
 		cmocka_unit_test(test_event_is_an_answer_only_as_plain_text),
 		cmocka_unit_test(test_envelope_decodes_a_chat),
 		cmocka_unit_test(test_envelope_decodes_an_error),

@@ -3,7 +3,7 @@
  */
 #include "unit.h"
 
-#include "http/strict.h"
+#include "base/strict.h"
 
 static void test_strict_takes_what_is_json(void **state)
 {

@@ -5,8 +5,8 @@
  * at strings, words and numbers only: the structure is json-c's own to check, before or after. It also finds what json-c
  * reads wrongly: names with \u0000. Pure, allocates nothing.
  */
-#ifndef HTTP_STRICT_H
-#define HTTP_STRICT_H
+#ifndef BASE_STRICT_H
+#define BASE_STRICT_H
 
 #include <stdbool.h>
 #include <stddef.h>

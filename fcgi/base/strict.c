@@ -1,7 +1,7 @@
 /*
  * strict.c - see strict.h.
  */
-#include "http/strict.h"
+#include "base/strict.h"
 
 #include <ctype.h>
 #include <stdint.h>
