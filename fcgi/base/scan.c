@@ -162,12 +162,13 @@ static bool skip_number(struct scan *scan, struct scan_member *member)
 	return true;
 }
 
-static bool skip_word(struct scan *scan, const char *word)
+static bool skip_word(struct scan *scan, struct scan_member *member, const char *word)
 {
 	size_t len = strlen(word);
 
 	if ((size_t)(scan->end - scan->at) < len || memcmp(scan->at, word, len) != 0)
 		return false;
+	member->value = (struct scan_slice){ scan->at, len };
 	scan->at += len;
 	return true;
 }
@@ -223,11 +224,11 @@ static bool skip_value(struct scan *scan, struct scan_member *member, unsigned d
 		member->value = (struct scan_slice){ from, (size_t)(scan->at - from) };
 		return true;
 	case 'n':
-		return skip_word(scan, "null");
+		return skip_word(scan, member, "null");
 	case 't':
-		return skip_word(scan, "true");
+		return skip_word(scan, member, "true");
 	case 'f':
-		return skip_word(scan, "false");
+		return skip_word(scan, member, "false");
 	default:
 		return skip_number(scan, member);
 	}

@@ -18,7 +18,7 @@ enum scan_kind {
 	SCAN_STRING, /* value: what is between the quotes, as it was written */
 	SCAN_INTEGER,
 	SCAN_OBJECT, /* value: with its braces; correct JSON */
-	SCAN_OTHER   /* null, true, false, other numbers, arrays */
+	SCAN_OTHER   /* null, true, false, other numbers, arrays; value: as it was written */
 };
 
 struct scan_slice {

@@ -3,6 +3,7 @@
  */
 #include "http/fields.h"
 
+#include <assert.h>
 #include <json-c/json.h>
 #include <limits.h>
 #include <stddef.h>
@@ -11,6 +12,8 @@
 #include <strings.h>
 
 #include "base/background.h"
+#include "base/memory.h"
+#include "base/scan.h"
 #include "base/strict.h"
 #include "base/utf8.h"
 #include "http/response.h"
@@ -18,7 +21,8 @@
 #define DEPTH_MAX 32 /* nesting of a request body */
 #define LARGE \
 	(64 * 1024) /* bytes of a body that is parsed in the thread pool: here it would take milliseconds */
-#define VALUES_MAX 10000 /* a body of 10 MiB may hold one long text, but not a million objects */
+#define JSON_C_VALUE 1024  /* bytes that json-c takes for a value, an object being the largest */
+#define VALUES_MAX   10000 /* a body of 10 MiB may hold one long text, but not a million objects */
 
 bool fields_content_type_ok(const char *type)
 {
@@ -52,54 +56,190 @@ static size_t skip_blanks(const char *body, size_t at, size_t len)
 	return at;
 }
 
-static enum err parse_document(struct json_object **doc, const char *body, size_t len, struct error *why)
-{
-	struct json_tokener *tokener;
-	enum json_tokener_error error;
-	struct strict_scan scan = strict_json(body, len);
-	size_t end;
+/* Who owns the texts. */
+struct fields_doc {
+	struct json_object *built; /* of an odd body; NULL for a plain one */
+	char texts[];              /* of a plain one */
+};
 
-	*doc = NULL;
+/* What was found of a field. */
+struct found {
+	bool present; /* and not null */
+	bool is_text;
+	struct text text;
+};
+
+static enum err check_text(const char *body, size_t len, const struct strict_scan *scan, struct error *why)
+{
 	if (skip_blanks(body, 0, len) == len)
 		return error_set(why, ERR_BAD_REQUEST, "请求体为空，需要 JSON 对象", "empty body");
 	if (!utf8_valid(body, len))
 		return error_set(why, ERR_BAD_REQUEST, "请求体不是有效的 UTF-8 文本",
 				 "invalid UTF-8 in the body");
-	if (len > INT_MAX || scan.values > VALUES_MAX)
+	if (len > INT_MAX || scan->values > VALUES_MAX)
 		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 过于复杂", "too many JSON values");
-	if (scan.nul_in_name)
+	if (scan->nul_in_name)
 		return error_set(why, ERR_BAD_REQUEST, "请求体的字段名不能包含 NUL 字符",
 				 "a NUL in a member's name");
-	tokener = json_tokener_new_ex(DEPTH_MAX);
-	if (tokener == NULL)
-		return error_set(why, ERR_NOMEM, NULL, "memory for a JSON tokener");
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-	*doc = json_tokener_parse_ex(tokener, body, (int)len);
-	error = json_tokener_get_error(tokener);
-	end = json_tokener_get_parse_end(tokener);
-	if (error == json_tokener_continue) { /* a bare word or number ends only with what follows it */
-		*doc = json_tokener_parse_ex(tokener, " ", 1);
-		error = json_tokener_get_error(tokener);
-		end = len;
+	return ERR_OK;
+}
+
+static enum err out_of_memory(struct error *why)
+{
+	return error_set(why, ERR_NOMEM, NULL, "memory for a JSON document");
+}
+
+/* ---- plain bodies: what is wanted of them is copied, and nothing is built ---- */
+
+/* Where the table's fields are in the body, the last one of each name. False when only json-c can tell. */
+static bool scan_fields(struct scan_member *members, const struct field *fields, size_t count,
+			const char *body, size_t len)
+{
+	struct scan_member member;
+	struct scan scan;
+
+	for (size_t i = 0; i < count; i++)
+		members[i] = (struct scan_member){ .kind = SCAN_OTHER, .value = { "null", 4 } };
+	scan_begin(&scan, body, len);
+	while (scan_next(&scan, &member))
+		for (size_t i = 0; i < count; i++)
+			if (strlen(fields[i].name) == member.name.len &&
+			    memcmp(fields[i].name, member.name.bytes, member.name.len) == 0)
+				members[i] = member;
+	return scan_complete(&scan);
+}
+
+/* Copies the texts. False when only json-c knows what their escapes mean. */
+static bool copy_texts(char *to, struct found *found, const struct scan_member *members, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct scan_slice *value = &members[i].value;
+		long len = (long)value->len;
+
+		found[i].is_text = members[i].kind == SCAN_STRING;
+		found[i].present =
+		    members[i].kind != SCAN_OTHER || value->len != 4 || memcmp(value->bytes, "null", 4) != 0;
+		if (!found[i].is_text)
+			continue;
+		if (members[i].escaped)
+			len = scan_unescape(to, value);
+		else
+			memcpy(to, value->bytes, value->len);
+		if (len < 0)
+			return false;
+		found[i].text = (struct text){ to, (size_t)len };
+		to += len;
 	}
-	if (scan.bad < len) {
-		end = scan.bad;
-		error = json_tokener_error_parse_unexpected;
-	}
-	json_tokener_free(tokener);
-	end = skip_blanks(body, end, len);
-	if (error == json_tokener_success && end == len && json_object_is_type(*doc, json_type_object))
+	return true;
+}
+
+/* ERR_OK with *doc NULL: the body is not plain. */
+static enum err read_plain(struct fields_doc **doc, struct found *found, const struct field *fields,
+			   size_t count, const char *body, size_t len, struct error *why)
+{
+	struct scan_member members[FIELDS_MAX];
+	size_t bytes = 0;
+
+	if (!scan_fields(members, fields, count, body, len))
 		return ERR_OK;
-	fields_free(*doc);
-	*doc = NULL;
+	for (size_t i = 0; i < count; i++)
+		bytes += members[i].value.len;
+	*doc = malloc(sizeof **doc + bytes);
+	if (*doc == NULL)
+		return out_of_memory(why);
+	(*doc)->built = NULL;
+	if (!copy_texts((*doc)->texts, found, members, count)) {
+		free(*doc);
+		*doc = NULL;
+	}
+	return ERR_OK;
+}
+
+/* ---- odd bodies, and what is no JSON ---- */
+
+static enum err refuse(enum json_tokener_error error, const char *body, size_t end, size_t len,
+		       struct error *why)
+{
 	if (error == json_tokener_error_depth)
 		return error_set(why, ERR_BAD_REQUEST, "请求体的 JSON 嵌套过深", "JSON nested too deeply");
 	if (error == json_tokener_success && end == len)
 		return error_set(why, ERR_BAD_REQUEST, "请求体必须是 JSON 对象", "JSON, but no object");
+	if (error == json_tokener_success && body[end] != '\0') /* it stopped there, and knows no reason */
+		return out_of_memory(why);
 	error_set(why, ERR_BAD_REQUEST, NULL, "broken JSON at byte %zu", end);
 	error_detail(why, "请求体不是有效的 JSON（第 %zu 字节附近）", end + 1);
 	return ERR_BAD_REQUEST;
 }
+
+static enum err build(struct json_object **built, const char *body, size_t len,
+		      const struct strict_scan *scan, struct error *why)
+{
+	struct json_tokener *tokener;
+	enum json_tokener_error error;
+	size_t end;
+
+	*built = NULL;
+	/* json-c loses members without a word, or dies, when it gets no memory. */
+	if (!memory_is_there(len * 4 + (scan->values + 1) * JSON_C_VALUE))
+		return out_of_memory(why);
+	tokener = json_tokener_new_ex(DEPTH_MAX);
+	if (tokener == NULL)
+		return out_of_memory(why);
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	*built = json_tokener_parse_ex(tokener, body, (int)len);
+	error = json_tokener_get_error(tokener);
+	end = json_tokener_get_parse_end(tokener);
+	if (error == json_tokener_continue) { /* a bare word or number ends only with what follows it */
+		*built = json_tokener_parse_ex(tokener, " ", 1);
+		error = json_tokener_get_error(tokener);
+		end = len;
+	}
+	if (scan->bad < len) {
+		end = scan->bad;
+		error = json_tokener_error_parse_unexpected;
+	}
+	json_tokener_free(tokener);
+	end = skip_blanks(body, end, len);
+	if (error == json_tokener_success && end == len && json_object_is_type(*built, json_type_object))
+		return ERR_OK;
+	json_object_put(*built);
+	return refuse(error, body, end, len, why);
+}
+
+static void find_built(struct found *found, const struct field *field, struct json_object *built)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(built, field->name, &value) || value == NULL)
+		return;
+	found->present = true;
+	found->is_text = json_object_is_type(value, json_type_string);
+	if (found->is_text)
+		found->text =
+		    (struct text){ json_object_get_string(value), (size_t)json_object_get_string_len(value) };
+}
+
+static enum err read_odd(struct fields_doc **doc, struct found *found, const struct field *fields,
+			 size_t count, const char *body, size_t len, const struct strict_scan *scan,
+			 struct error *why)
+{
+	struct json_object *built;
+	enum err rc = build(&built, body, len, scan, why);
+
+	if (rc != ERR_OK)
+		return rc;
+	*doc = malloc(sizeof **doc);
+	if (*doc == NULL) {
+		json_object_put(built);
+		return out_of_memory(why);
+	}
+	(*doc)->built = built;
+	for (size_t i = 0; i < count; i++)
+		find_built(&found[i], &fields[i], built);
+	return ERR_OK;
+}
+
+/* ---- fields ---- */
 
 /* Length of the white-space character at `p`, or 0: Unicode's White_Space property. */
 static size_t blank_at(const char *p, size_t left)
@@ -155,30 +295,36 @@ enum err fields_missing(const struct field *field, struct error *why)
 	return ERR_BAD_REQUEST;
 }
 
-static enum err read_field(const struct field *field, struct json_object *doc, void *out, struct error *why)
+static enum err take_field(const struct field *field, const struct found *found, void *out, struct error *why)
 {
 	struct text *text = (struct text *)(void *)((char *)out + field->offset);
-	struct json_object *value;
 
-	if (!json_object_object_get_ex(doc, field->name, &value) || value == NULL)
+	if (!found->present)
 		return field->required ? fields_missing(field, why) : ERR_OK;
-	if (!json_object_is_type(value, json_type_string)) {
+	if (!found->is_text) {
 		error_set(why, ERR_BAD_REQUEST, NULL, "%s is no string", field->name);
 		error_detail(why, "字段 %s 必须是字符串", field->name);
 		return ERR_BAD_REQUEST;
 	}
-	text->bytes = json_object_get_string(value);
-	text->len = (size_t)json_object_get_string_len(value);
+	*text = found->text;
 	return check(field, text, why);
 }
 
-enum err fields_parse(struct json_object **doc, void *out, const struct field *fields, size_t count,
+enum err fields_parse(struct fields_doc **doc, void *out, const struct field *fields, size_t count,
 		      const char *body, size_t len, struct error *why)
 {
-	enum err rc = parse_document(doc, body, len, why);
+	struct found found[FIELDS_MAX] = { 0 };
+	struct strict_scan scan = strict_json(body, len);
+	enum err rc = check_text(body, len, &scan, why);
 
+	assert(count <= FIELDS_MAX);
+	*doc = NULL;
+	if (rc == ERR_OK)
+		rc = read_plain(doc, found, fields, count, body, len, why);
+	if (rc == ERR_OK && *doc == NULL)
+		rc = read_odd(doc, found, fields, count, body, len, &scan, why);
 	for (size_t i = 0; i < count && rc == ERR_OK; i++)
-		rc = read_field(&fields[i], *doc, out, why);
+		rc = take_field(&fields[i], &found[i], out, why);
 	if (rc != ERR_OK) {
 		fields_free(*doc);
 		*doc = NULL;
@@ -195,9 +341,12 @@ static enum err check_request(const struct request *request, struct error *why)
 	return ERR_OK;
 }
 
-void fields_free(struct json_object *doc)
+void fields_free(struct fields_doc *doc)
 {
-	json_object_put(doc);
+	if (doc == NULL)
+		return;
+	json_object_put(doc->built);
+	free(doc);
 }
 
 /* ---- large bodies ---- */
@@ -216,7 +365,7 @@ struct parsing {
 	void *arg;
 	const struct field *table;
 	size_t count;
-	struct json_object *doc;
+	struct fields_doc *doc;
 	enum err rc;
 	struct error why;
 	struct room room;
@@ -288,7 +437,7 @@ static enum err parse_now(struct request *request, const struct field *fields, s
 			  void *arg, struct error *why)
 {
 	struct room room = { 0 };
-	struct json_object *doc;
+	struct fields_doc *doc;
 	size_t len;
 	const char *body = fcgi_body(request->fcgi, &len);
 	enum err rc = fields_parse(&doc, &room, fields, count, body, len, why);

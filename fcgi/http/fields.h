@@ -14,7 +14,9 @@
 #include "base/error.h"
 #include "http/request.h"
 
-struct json_object;
+#define FIELDS_MAX 8 /* in a table */
+
+struct fields_doc; /* owner of the texts of a body that was read */
 
 enum field_kind {
 	FIELD_TEXT, /* a string that is not blank */
@@ -31,7 +33,7 @@ struct field {
 	const char *example; /* NULL: left out of the document's examples; a required field has one */
 };
 
-/* Text lent by the parsed document; `bytes` is NULL when the field was absent. */
+/* Text lent by the document; `bytes` is NULL when the field was absent. */
 struct text {
 	const char *bytes;
 	size_t len;
@@ -54,9 +56,9 @@ void fields_take(struct request *request, uv_loop_t *loop, const struct field *f
  * The same for a body at hand, without a request around it: fills the struct text fields of `out` (zeroed by the caller).
  * *doc owns the texts: free it with fields_free(). On an error *doc is NULL and `why` is the client's answer.
  */
-enum err fields_parse(struct json_object **doc, void *out, const struct field *fields, size_t count,
+enum err fields_parse(struct fields_doc **doc, void *out, const struct field *fields, size_t count,
 		      const char *body, size_t len, struct error *why);
-void fields_free(struct json_object *doc);
+void fields_free(struct fields_doc *doc);
 
 /* What is said where a required field is not there: ERR_BAD_REQUEST. */
 enum err fields_missing(const struct field *field, struct error *why);

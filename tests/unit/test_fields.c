@@ -3,8 +3,7 @@
  */
 #include "unit.h"
 
-#include <json-c/json.h>
-
+#include "failing_alloc.h"
 #include "http/fields.h"
 
 struct body {
@@ -21,7 +20,7 @@ static const struct field required_id[] = {
 	{ "user_id", FIELD_ID, true, offsetof(struct body, user_id), "", "", "" },
 };
 
-static enum err read_body(struct json_object **doc, struct body *body, const char *json, size_t len,
+static enum err read_body(struct fields_doc **doc, struct body *body, const char *json, size_t len,
 			  struct error *why)
 {
 	char *copy = exact_copy(json, len);
@@ -34,9 +33,24 @@ static enum err read_body(struct json_object **doc, struct body *body, const cha
 	return rc;
 }
 
-static void assert_takes(const char *json, size_t len, const char *message, size_t message_len)
+/* The same body with an escape in a name, which only json-c reads; the caller's to free. */
+static char *make_odd(const char *json, size_t *len)
 {
-	struct json_object *doc;
+	static const char member[] = "{\"\\u0078\":0,";
+	const char *brace = memchr(json, '{', *len);
+	size_t before = (size_t)(brace - json);
+	char *odd = get_memory(*len + sizeof member);
+
+	memcpy(odd, json, before);
+	memcpy(odd + before, member, sizeof member - 1);
+	memcpy(odd + before + sizeof member - 1, brace + 1, *len - before - 1);
+	*len += sizeof member - 2;
+	return odd;
+}
+
+static void assert_reads(const char *json, size_t len, const char *message, size_t message_len)
+{
+	struct fields_doc *doc;
 	struct body body;
 	struct error why = { .detail = "" };
 
@@ -47,9 +61,20 @@ static void assert_takes(const char *json, size_t len, const char *message, size
 	fields_free(doc);
 }
 
+/* Plain and odd bodies are read in different ways, and mean the same. */
+static void assert_takes(const char *json, size_t len, const char *message, size_t message_len)
+{
+	size_t odd_len = len;
+	char *odd = make_odd(json, &odd_len);
+
+	assert_reads(json, len, message, message_len);
+	assert_reads(odd, odd_len, message, message_len);
+	free(odd);
+}
+
 static void assert_refuses(const char *json, size_t len, const char *detail)
 {
-	struct json_object *doc;
+	struct fields_doc *doc;
 	struct body body;
 	struct error why;
 	enum err rc = read_body(&doc, &body, json, len, &why);
@@ -90,7 +115,7 @@ static void test_fields_reads_a_body(void **state)
 {
 	static const char json[] =
 	    " {\"message\":\"你好\\n\\u0041\",\"user_id\":\"u1\",\"session_id\":null,\"x\":[1]} \r\n";
-	struct json_object *doc;
+	struct fields_doc *doc;
 	struct body body;
 	struct error why;
 
@@ -270,12 +295,19 @@ static void test_fields_refuses_wrong_fields_by_name(void **state)
 		REFUSES("{\"message\":\"x\",\"session_id\":\"\\u0085\"}", "字段 session_id 无效"),
 		REFUSES("{\"message\":\"\"}", "字段 message 不能为空"),
 	};
-	struct json_object *doc;
+	struct fields_doc *doc;
 	struct body body;
 	struct error why;
 
 	(void)state;
 	assert_all_refused(cases, COUNT(cases));
+	for (size_t i = 1; i < COUNT(cases); i++) { /* the first one has no members */
+		size_t len = cases[i].len;
+		char *odd = make_odd(cases[i].json, &len);
+
+		assert_refuses(odd, len, cases[i].detail);
+		free(odd);
+	}
 	assert_int_equal(fields_parse(&doc, &body, required_id, 1, BYTES("{}"), &why), ERR_BAD_REQUEST);
 	assert_string_equal(why.detail, "缺少必填字段: user_id");
 }
@@ -384,6 +416,67 @@ static void test_fields_survives_every_truncation(void **state)
 		assert_refuses(json, len, "请求体");
 }
 
+static const char whole[] =
+    "{\"x\":[1,{\"y\":\"z\"}],\"message\":\"\\u4f60 and a text that is longer than json-c's first buffer\","
+    "\"user_id\":\"u1\",\"session_id\":\"s1\"}";
+
+/* A body that was not read for want of memory is not the client's fault, and no part of it is lost in silence. */
+static void assert_read_or_not(enum err rc, bool failed, struct fields_doc *doc, const struct body *body)
+{
+	if (rc != ERR_OK) {
+		assert_true(failed);
+		assert_int_equal(rc, ERR_NOMEM);
+		assert_null(doc);
+		return;
+	}
+	assert_bytes(body->message.bytes, body->message.len,
+		     BYTES("你 and a text that is longer than json-c's first buffer"));
+	assert_bytes(body->user_id.bytes, body->user_id.len, BYTES("u1"));
+	assert_bytes(body->session_id.bytes, body->session_id.len, BYTES("s1"));
+	fields_free(doc);
+}
+
+static void test_fields_survives_each_failed_allocation(void **state)
+{
+	bool failed = true;
+
+	(void)state;
+	for (long good = 0; failed; good++) {
+		struct body body = { .message = { NULL, 0 } };
+		struct fields_doc *doc;
+		struct error why;
+		enum err rc;
+
+		alloc_fail_after(good);
+		rc = fields_parse(&doc, &body, table, COUNT(table), BYTES(whole), &why);
+		failed = alloc_failed();
+		assert_int_equal(rc == ERR_OK, !failed);
+		assert_read_or_not(rc, failed, doc, &body);
+	}
+}
+
+/* json-c would lose the last member, with only some bytes left. */
+static void test_fields_asks_json_c_only_when_there_is_memory(void **state)
+{
+	size_t len = sizeof whole - 1;
+	char *odd = make_odd(whole, &len);
+	bool failed = true;
+
+	(void)state;
+	for (size_t bytes = 0; failed; bytes++) {
+		struct body body = { .message = { NULL, 0 } };
+		struct fields_doc *doc;
+		struct error why;
+		enum err rc;
+
+		alloc_leave(bytes);
+		rc = fields_parse(&doc, &body, table, COUNT(table), odd, len, &why);
+		failed = alloc_failed();
+		assert_read_or_not(rc, failed, doc, &body);
+	}
+	free(odd);
+}
+
 static void test_fields_content_types(void **state)
 {
 	static const struct {
@@ -449,6 +542,8 @@ int main(void)
 		cmocka_unit_test(test_fields_refuses_nesting_and_crowds),
 		cmocka_unit_test(test_fields_takes_a_message_of_megabytes),
 		cmocka_unit_test(test_fields_survives_every_truncation),
+		cmocka_unit_test(test_fields_survives_each_failed_allocation),
+		cmocka_unit_test(test_fields_asks_json_c_only_when_there_is_memory),
 		cmocka_unit_test(test_fields_content_types),
 	};
 

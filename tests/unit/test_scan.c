@@ -53,6 +53,24 @@ static void test_scan_reads_members(void **state)
 	assert_scan("{\"a\":[],\"b\":[1,\"x\",null,false]}", "a=- b=- ");
 }
 
+static void test_scan_gives_other_values_as_they_were_written(void **state)
+{
+	static const char json[] = "{\"\":null,\"\":true,\"\":false,\"\":-1.5e3,\"\":[1, {}]}";
+	static const char *const values[] = { "null", "true", "false", "-1.5e3", "[1, {}]" };
+	struct scan_member member;
+	struct scan scan;
+
+	(void)state;
+	scan_begin(&scan, BYTES(json));
+	for (size_t i = 0; i < COUNT(values); i++) {
+		assert_true(scan_next(&scan, &member));
+		assert_int_equal(member.kind, SCAN_OTHER);
+		assert_bytes(member.value.bytes, member.value.len, values[i], strlen(values[i]));
+	}
+	assert_false(scan_next(&scan, &member));
+	assert_true(scan_complete(&scan));
+}
+
 static void test_scan_takes_nothing_odd(void **state)
 {
 	static const char *const odd[] = {
@@ -163,6 +181,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_scan_reads_members),
+		cmocka_unit_test(test_scan_gives_other_values_as_they_were_written),
 		cmocka_unit_test(test_scan_takes_nothing_odd),
 		cmocka_unit_test(test_scan_goes_only_so_deep),
 		cmocka_unit_test(test_scan_unescapes),
