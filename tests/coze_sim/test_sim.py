@@ -874,6 +874,26 @@ def test_second_instance_with_other_settings(sim, tmp_path):
     assert sim.stats()
 
 
+def test_reload_moves_it_and_forgets_nothing(tmp_path):
+    sim = Sim(tmp_path / "moving").start()
+    try:
+        conversation, log = sim.conversation(), len(sim.log())
+        sim.events("一", conversation)
+        home, sim.base, sim.env["SIM_HOST"] = sim.base, f"http://127.0.0.2:{sim.port}", "127.0.0.2"
+        assert sim.command("reload").returncode == 0
+        with pytest.raises(requests.exceptions.ConnectionError):
+            requests.get(home + "/_sim/stats", timeout=5)
+        assert answer(sim.events("二", conversation)).endswith("第 2 轮，上一轮您说：“一”。")
+        first, second = sim.chats(conversation)
+        assert (first["text"], second["text"]) == ("一", "二") and first["id"] != second["id"]
+        assert [entry["chat_id"] for entry in sim.log()[log:]] == [first["id"], second["id"]]
+        sim.base = home
+        del sim.env["SIM_HOST"]
+        assert sim.command("reload").returncode == 0 and sim.stats()["chat_starts"] == 2
+    finally:
+        assert sim.command("stop").returncode == 0
+
+
 def fresh(sim):
     """The same simulator through a session of its own, for a thread."""
     copy = Sim.__new__(Sim)

@@ -1,7 +1,7 @@
 --[[
 ids.lua - identifiers as Coze makes them: strings of 19 digits, log ids of 34 characters.
 The ids of one run differ only in their last digits, so whoever parses them as doubles mixes them up;
-the start second within them keeps a restarted simulator from issuing an old id again.
+the start second within them keeps a restarted simulator from issuing an old id again; a reloaded one goes on.
 ]]
 local format, floor = string.format, math.floor
 
@@ -11,9 +11,10 @@ local CHAT, CONVERSATION, SECTION = 5, 6, 4
 local boot, boot9, counters
 
 function M.init()
-	boot = ngx.time()
-	boot9 = boot % 1000000000
 	counters = ngx.shared.control
+	counters:add("boot", ngx.time())
+	boot = counters:get("boot")
+	boot9 = boot % 1000000000
 end
 
 local function make(kind, seq)
