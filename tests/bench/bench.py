@@ -14,6 +14,7 @@ BENCH_MINUTES      how long the long load lasts (10)
 """
 import json
 import os
+import resource
 import sys
 
 import endurance
@@ -60,6 +61,8 @@ def main(words):
     if unknown:
         sys.exit('bench: no such part: %s; there are: quick %s' % (' '.join(sorted(unknown)), ' '.join(PARTS)))
     os.makedirs(options.run_dir, exist_ok=True)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # whoever we start needs a descriptor per stream, or two
     results = {'facts': facts()}
     for part in options.parts:
         print('bench: %s' % part, file=sys.stderr)

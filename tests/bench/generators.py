@@ -61,14 +61,13 @@ class OpenStreams:
 
     def __enter__(self):
         if self.process.stdout.readline() != 'open\n':
-            self.__exit__()
-            raise Void('not every stream could be opened')
+            self.process.communicate()
+            raise Void('streams could not open what it should')
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
-        check_streams(json.loads(self.process.stdout.read()))
-        self.process.wait(60)
+        output, _ = self.process.communicate(timeout=60)
+        check_streams(json.loads(output))
 
 
 def run(words):

@@ -10,6 +10,8 @@ from throughput import WORKER_CLIENTS
 HEAD = ['', 'against nginx alone', 'against FastAPI', 'this service', 'nginx alone', 'FastAPI']
 EMPTY = '–'
 SHORT = 64  # clients at which the cost in CPU is told, or the number nearest to it
+QUIET = 0.05  # of the CPU, that others may take
+NOISY = ' So the machine was busy: only instructions, memory and counts say much.'
 NAMES = {'chat': '`/chat`', 'stream': '`/chat/stream`'}
 
 
@@ -22,7 +24,7 @@ def times(value):
 
 
 def added(value, digits=2):
-    return '%+.*f ms' % (digits, value)
+    return '%+.*f' % (digits, value)
 
 
 class Runs:
@@ -55,12 +57,15 @@ def cell(value, show):
     return EMPTY if value is None else show(value)
 
 
-def compared(name, runs, get, show, combine=ratio, show_combined=times):
-    """A row: runs are those of the service, of nginx alone and of FastAPI; get(measurement) gives the figure."""
+def compared(name, runs, gets, show, combine=ratio, show_combined=times):
+    """A row: runs are those of the service, of nginx alone and of FastAPI; each of gets(measurement) gives a figure."""
     service, straight, reference = runs
-    return [name, cell(service.against(straight, get, combine), show_combined),
-            cell(service.against(reference, get, ratio), times),
-            *(cell(each.median(get), show) for each in runs)]
+
+    def joined(values, show_it):
+        return EMPTY if None in values else ' / '.join(map(show_it, values))
+    return [name, joined([service.against(straight, get, combine) for get in gets], show_combined),
+            joined([service.against(reference, get, ratio) for get in gets], times),
+            *(joined([each.median(get) for get in gets], show) for each in runs)]
 
 
 # --- throughput -----------------------------------------------------------------------------------------------------
@@ -75,7 +80,7 @@ def speed_rows(found):
     for route in NAMES:
         for clients in sorted({each['clients'] for each in found}):
             rows.append(compared('%s per second, %s' % (NAMES[route], crowd(clients)), field_runs(found, route, clients),
-                                 lambda each: each['per_second'], number))
+                                 [lambda each: each['per_second']], number))
     return rows
 
 
@@ -87,11 +92,9 @@ def latency_rows(found):
     rows = []
     for route in NAMES:
         for clients in sorted({each['clients'] for each in found}):
-            runs = field_runs(found, route, clients)
-            for point in 'p50', 'p99':
-                rows.append(compared('%s %s, %s' % (NAMES[route], point, crowd(clients)), runs,
-                                     lambda each: each[point + '_us'] / 1000, lambda ms: '%s ms' % number(ms, 2),
-                                     difference, added))
+            rows.append(compared('%s p50 / p99 in ms, %s' % (NAMES[route], crowd(clients)), field_runs(found, route, clients),
+                                 [lambda each: each['p50_us'] / 1000, lambda each: each['p99_us'] / 1000],
+                                 lambda ms: number(ms, 2), difference, added))
     return rows
 
 
@@ -103,7 +106,7 @@ def cost_rows(found):
         for part, name in ('worker', 'workers'), ('nginx', 'nginx'), ('redis', 'Redis'):
             having = [part_of(each, part) for each in runs]
             rows.append(compared('CPU seconds per 1,000 %s, %s: %s' % (NAMES[route], crowd(clients), name), having,
-                                 lambda each: each['cpu_per_1000'][part], lambda seconds: number(seconds, 3)))
+                                 [lambda each: each['cpu_per_1000'][part]], lambda seconds: number(seconds, 3)))
     return rows
 
 
@@ -127,6 +130,9 @@ def worker_rows(found):
             rows.append(['%s per second, %s, from one worker to two' % (NAMES[route], crowd(WORKER_CLIENTS)), EMPTY, EMPTY,
                          '%s → %s (%s)' % (number(one.median(get)), number(two.median(get)), times(two.against(one, get, ratio))),
                          EMPTY, EMPTY])
+        tls = Runs(found, target='tls', route=route)
+        rows.append(['%s per second, %s, Coze by HTTP/2 and TLS' % (NAMES[route], crowd(WORKER_CLIENTS)), EMPTY, EMPTY,
+                     cell(tls.median(get), number), EMPTY, EMPTY])
     return rows
 
 
@@ -140,21 +146,22 @@ def milliseconds(what, point):
     return lambda each: each[what + '_us'][point] / 1000
 
 
-def pace_row(name, runs, what, point):
-    return compared(name, runs, milliseconds(what, point), lambda ms: '%s ms' % number(ms, 2), difference, added)
+def pace_row(name, runs, what, *points):
+    return compared('%s %s in ms, %s' % (name[0], ' / '.join(points), name[1]), runs, [milliseconds(what, point) for point in points],
+                    lambda ms: number(ms, 2), difference, added)
 
 
 def pace_rows(found):
     one, some, many = (pace_runs(found, kind) for kind in ('one', 'some', 'many'))
     rhythm = '%d streams at %d ms' % (pace.SOME, pace.GAP_MS)
     crowd_ = '%d streams of %d chunks at %d ms' % (pace.MANY, pace.CHUNKS, pace.GAP_MS)
-    rows = [pace_row('first chunk %s, 1 client' % point, one, 'first', point) for point in ('p50', 'p99')]
-    rows += [pace_row('first chunk %s, %s' % (point, rhythm), some, 'first', point) for point in ('p50', 'p99')]
-    rows += [pace_row('gap between chunks p99, %s' % rhythm, some, 'gap', 'p99'),
-             counted('gaps of 39 ms or more, %s' % rhythm, some, lambda each: each['gap_us']['over']),
-             counted('chunks lost, %s' % crowd_, many, lost),
-             counted('chunks more than %d ms late, %s' % (pace.LATE_MS, crowd_), many, lambda each: each['late_us']['over']),
-             pace_row('lateness p99, %s' % crowd_, many, 'late', 'p99')]
+    rows = [pace_row(('first chunk', '1 client'), one, 'first', 'p50', 'p99'),
+            pace_row(('first chunk', rhythm), some, 'first', 'p50', 'p99'),
+            pace_row(('gap between chunks', rhythm), some, 'gap', 'p50', 'p99'),
+            counted('gaps of 39 ms or more, %s' % rhythm, some, lambda each: each['gap_us']['over']),
+            counted('chunks lost, %s' % crowd_, many, lost),
+            counted('chunks more than %d ms late, %s' % (pace.LATE_MS, crowd_), many, lambda each: each['late_us']['over']),
+            pace_row(('lateness', crowd_), many, 'late', 'p50', 'p99')]
     return rows + chunk_rows(many, crowd_)
 
 
@@ -269,8 +276,8 @@ def remarks(results):
     others = [each['others'] for each in found if 'others' in each]
     lines = []
     if others:
-        lines.append('Other programs took %.0f %% of the CPU in the median measurement, %.0f %% in the worst.' % (
-            100 * statistics.median(others), 100 * max(others)))
+        lines.append('Other programs took %.0f %% of the CPU in the median measurement, %.0f %% in the worst.%s' % (
+            100 * statistics.median(others), 100 * max(others), NOISY if statistics.median(others) > QUIET else ''))
     if 'instructions' in results:
         spread = max(max(names.values()) for names in results['instructions']['spread'].values())
         lines.append('Instructions are those in user space, for 10 chunks; between runs they differed by at most %.1f %%.' % (

@@ -1,6 +1,6 @@
 """
-How many messages per second, how long each takes, and what that costs in CPU, at several numbers of clients; the same for one
-worker and for two.
+How many messages per second, how long each takes, and what that costs in CPU, at several numbers of clients; and, for the
+service alone, with one worker, with two, and with Coze by HTTP/2 and TLS.
 """
 from generators import Void, wrk
 from servers import Field, forget, service, service_target
@@ -40,10 +40,9 @@ def measure(options):
 
 
 def measure_workers(options):
-    """The same for services with one worker and with two."""
     found = []
-    with service(workers=1).start() as one, service(workers=2).start() as two:
-        targets = [(one, service_target(one, 'one')), (two, service_target(two, 'two'))]
+    with service(workers=1).start() as one, service().start() as two, service(tls=True).start() as tls:
+        targets = [(one, service_target(one, 'one')), (two, service_target(two, 'two')), (tls, service_target(tls, 'tls'))]
         for run in range(options.runs):
             for route in 'chat', 'stream':
                 for stack, target in targets:
