@@ -322,7 +322,7 @@ static void check_refused(const struct error *why, bool json, bool object)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
 	struct chat_fields taken = { .message = { NULL, 0 } };
-	struct json_object *doc;
+	struct fields_doc *doc;
 	struct reading reading;
 	struct error why;
 	bool object,

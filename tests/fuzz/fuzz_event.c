@@ -42,13 +42,16 @@ static void say_message(struct buf *out, const struct event_message *message)
 		CHECK(same_bytes(message->type.bytes, message->type.len, "answer", 6));
 }
 
-static void say_event(struct buf *out, struct json_tokener *tokener, const char *name, struct input data)
+typedef bool (*decode_fn)(struct event *event, struct json_tokener *tokener, const char *name,
+			  const char *data, size_t len);
+
+static void say_decoded(struct buf *out, decode_fn decode, struct json_tokener *tokener, const char *name,
+			struct input data)
 {
 	struct event event;
 	char *copy = exact_copy(data.at, data.left);
-	bool good = event_decode(&event, tokener, name, copy, data.left);
+	bool good = decode(&event, tokener, name, copy, data.left);
 
-	free(copy); /* the texts are the document's */
 	buf_printf(out, "%d %d;", good, (int)event.kind);
 	CHECK(good || (event.kind != EVENT_OTHER && event.kind != EVENT_DONE));
 	if (good && event.kind == EVENT_CHAT)
@@ -60,6 +63,19 @@ static void say_event(struct buf *out, struct json_tokener *tokener, const char 
 	if (good && (event.kind == EVENT_DELTA || event.kind == EVENT_MESSAGE))
 		say_message(out, &event.message);
 	event_free(&event);
+	free(copy);
+}
+
+/* What is read of a plain event is what json-c makes of it. */
+static void say_event(struct buf *out, struct json_tokener *tokener, const char *name, struct input data)
+{
+	struct buf built;
+
+	buf_init(&built, out->max);
+	say_decoded(&built, event_decode_built, tokener, name, data);
+	say_decoded(out, event_decode, tokener, name, data);
+	CHECK(same_bytes(buf_bytes(&built), buf_size(&built), buf_bytes(out), buf_size(out)));
+	buf_free(&built);
 }
 
 static void say_envelope(struct buf *out, struct json_tokener *tokener, struct input data)

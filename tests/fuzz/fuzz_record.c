@@ -83,6 +83,8 @@ static enum record_verdict plain_verdict(const char *bytes, size_t len)
 			break;
 		if (p[at + 1] != expected || (id != 0 && (unsigned)(p[at + 2] << 8 | p[at + 3]) != id))
 			verdict = RECORD_BAD;
+		if (id != 0 && expected == FCGI_PARAMS && content == 0 && p[at + 6] > 0)
+			verdict = RECORD_BAD; /* see record.h */
 		if (verdict == RECORD_BAD || len - at < total)
 			break;
 		if (expected == FCGI_BEGIN) {
