@@ -7,6 +7,7 @@
  */
 #include "store/redis.h"
 
+#include <assert.h>
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 #include <netdb.h>
@@ -19,11 +20,14 @@
 #include "base/metrics.h"
 #include "store/redis_socket.h"
 #include "store/redis_url.h"
+#include "store/resp.h"
 
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000 /* service must resume within 2 s of Redis' return */
-#define ARGS_MAX       16
-#define SERVER_SIZE    272 /* host:port as text */
+#define SHA_LEN        40
+#define EVAL_SIZE      (3 * RESP_HEAD_MAX + 64) /* EVALSHA, the hash and the number of keys */
+#define READ_SIZE      (15 * 1024) /* Redis reads 16 KiB at a time; a little may be there from before */
+#define SERVER_SIZE    272         /* host:port as text */
 
 enum redis_state {
 	REDIS_DOWN,      /* waiting for the back-off to pass */
@@ -43,15 +47,21 @@ struct redis {
 	enum redis_state state;
 	redisAsyncContext *context; /* NULL before CONNECTING */
 	uv_getaddrinfo_t resolver;
-	uv_timer_t retry; /* DOWN: when to try again */
-	uv_timer_t limit; /* LOCATING to PREPARING: connect_ms; READY: the oldest command's limit */
+	uv_timer_t retry;       /* DOWN: when to try again */
+	uv_timer_t limit;       /* LOCATING to PREPARING: connect_ms; READY: the oldest command's limit */
+	uv_prepare_t round_end; /* active while there is something to write */
+	struct redis_round *rounds;
+	bool round_ends; /* there is something to write since the last write */
+	bool in_round_end;
 	unsigned open_handles;
 	uint64_t backoff_ms;
 	unsigned attempts;            /* that failed, since it was ready last */
 	unsigned preparing;           /* answers still to come in PREPARING */
-	char (*sha)[41];              /* per script, as Redis told */
+	char (*sha)[SHA_LEN + 1];     /* per script, as Redis told */
 	struct command *first, *last; /* sent and not answered, oldest first */
 	struct command *overdue;      /* the first one, when its time was seen to be up; else NULL */
+	size_t unanswered;            /* how many they are */
+	size_t fresh, fresh_bytes;    /* of them, what has not been written yet */
 	bool resolving;
 	bool closed;
 	bool told_down; /* the log knows */
@@ -60,7 +70,7 @@ struct redis {
 	void *ready_arg;
 };
 
-/* A command on its way, with a copy of a script's arguments, for when it has to be sent once more. */
+/* A command on its way, as it was sent: a script may have to be sent once more. */
 struct command {
 	struct redis *redis;
 	struct command *next;
@@ -68,9 +78,10 @@ struct command {
 	void *arg;
 	uint64_t sent_ms, sent_ns;
 	size_t script; /* SIZE_MAX: no script */
-	size_t count;
-	char key_count[4];       /* in digits */
-	struct redis_arg args[]; /* keys and arguments of a script */
+	size_t count;  /* of the arguments */
+	size_t rest;   /* of a script: where in `bytes` the number of keys is, and behind it the arguments */
+	size_t size;
+	char bytes[];
 };
 
 static void connect_now(struct redis *redis);
@@ -157,6 +168,7 @@ static void go_down(struct redis *redis, const char *why)
 	uv_timer_stop(&redis->limit);
 	if (context != NULL)
 		redisAsyncFree(context);
+	redis->fresh = redis->fresh_bytes = 0;
 	schedule_retry(redis);
 }
 
@@ -199,7 +211,7 @@ static void on_command_limit(uv_timer_t *timer)
 	}
 }
 
-static void enqueue(struct command *command)
+static void enqueue(struct command *command, size_t bytes)
 {
 	struct redis *redis = command->redis;
 
@@ -211,6 +223,9 @@ static void enqueue(struct command *command)
 	else
 		redis->last->next = command;
 	redis->last = command;
+	redis->unanswered++;
+	redis->fresh++;
+	redis->fresh_bytes += bytes;
 	if (!uv_is_active((uv_handle_t *)&redis->limit))
 		uv_timer_start(&redis->limit, on_command_limit, redis->options.command_ms, 0);
 }
@@ -229,6 +244,7 @@ static void dequeue(struct command *command)
 	if (*link == NULL)
 		return;
 	*link = command->next;
+	redis->unanswered--;
 	if (redis->overdue == command)
 		redis->overdue = NULL;
 	if (redis->last == command)
@@ -241,19 +257,26 @@ static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg);
 static bool send_source(struct command *command)
 {
 	struct redis *redis = command->redis;
-	const struct redis_script *script = &redis->options.scripts[command->script];
-	const char *argv[ARGS_MAX + 3] = { "EVAL", script->source, command->key_count };
-	size_t lens[ARGS_MAX + 3] = { 4, strlen(script->source), strlen(command->key_count) };
+	const char *source = redis->options.scripts[command->script].source;
+	size_t len = strlen(source), rest = command->size - command->rest;
+	char *bytes = malloc(2 * RESP_HEAD_MAX + resp_text_max(len) + rest);
+	char *end;
+	int rc;
 
-	for (size_t i = 0; i < command->count; i++) {
-		argv[3 + i] = command->args[i].bytes;
-		lens[3 + i] = command->args[i].len;
-	}
-	if (redis->context == NULL || redisAsyncCommandArgv(redis->context, on_reply, command,
-							    (int)command->count + 3, argv, lens) != REDIS_OK)
+	if (bytes == NULL || redis->context == NULL) {
+		free(bytes);
 		return false;
-	enqueue(command);
-	return true;
+	}
+	end = resp_begin(bytes, command->count);
+	end = resp_text(end, "EVAL", 4);
+	end = resp_text(end, source, len);
+	memcpy(end, command->bytes + command->rest, rest);
+	rc = redisAsyncFormattedCommand(redis->context, on_reply, command, bytes,
+					(size_t)(end - bytes) + rest);
+	if (rc == REDIS_OK)
+		enqueue(command, (size_t)(end - bytes) + rest);
+	free(bytes);
+	return rc == REDIS_OK;
 }
 
 /* READONLY, OOM and the like come once per command: a line a second says enough, and one a minute of a Sentinel. */
@@ -302,75 +325,129 @@ static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
 }
 
 static struct command *command_new(struct redis *redis, const struct redis_arg *args, size_t count,
-				   size_t script, redis_reply_fn fn, void *arg)
+				   size_t more)
 {
+	size_t size = RESP_HEAD_MAX + more;
 	struct command *command;
-	size_t bytes = 0;
-	char *copy;
 
 	for (size_t i = 0; i < count; i++)
-		bytes += args[i].len;
-	command = malloc(sizeof *command + count * sizeof(struct redis_arg) + bytes);
-	if (command == NULL)
-		return NULL;
-	*command = (struct command){ .redis = redis, .fn = fn, .arg = arg, .script = script, .count = count };
-	copy = (char *)&command->args[count];
-	for (size_t i = 0; i < count; i++) {
-		memcpy(copy, args[i].bytes, args[i].len);
-		command->args[i] = (struct redis_arg){ copy, args[i].len };
-		copy += args[i].len;
-	}
+		size += resp_text_max(args[i].len);
+	command = malloc(sizeof *command + size);
+	if (command != NULL)
+		*command = (struct command){ .redis = redis, .script = SIZE_MAX };
 	return command;
 }
 
-static enum err send_command(struct redis *redis, struct command *command, const char **argv,
-			     const size_t *lens, size_t count)
+/* Writes the arguments behind what is there, and sends it all. */
+static enum err send_command(struct command *command, char *end, const struct redis_arg *args, size_t count,
+			     redis_reply_fn fn, void *arg)
 {
-	if (command == NULL)
-		return ERR_NOMEM;
-	if (redisAsyncCommandArgv(redis->context, on_reply, command, (int)count, argv, lens) != REDIS_OK) {
+	struct redis *redis = command->redis;
+
+	for (size_t i = 0; i < count; i++)
+		end = resp_text(end, args[i].bytes, args[i].len);
+	command->size = (size_t)(end - command->bytes);
+	*end = '\0'; /* hiredis looks whether there is another argument behind the first */
+	command->fn = fn;
+	command->arg = arg;
+	if (redisAsyncFormattedCommand(redis->context, on_reply, command, command->bytes, command->size) !=
+	    REDIS_OK) {
 		free(command);
 		return ERR_STORE;
 	}
-	enqueue(command);
+	enqueue(command, command->size);
 	return ERR_OK;
 }
 
 enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count, redis_reply_fn fn,
 		       void *arg)
 {
-	const char *argv[ARGS_MAX];
-	size_t lens[ARGS_MAX];
+	struct command *command;
 
-	if (redis->state != REDIS_READY || count > ARGS_MAX)
+	if (redis->state != REDIS_READY)
 		return ERR_STORE;
-	for (size_t i = 0; i < count; i++) {
-		argv[i] = args[i].bytes;
-		lens[i] = args[i].len;
-	}
-	return send_command(redis, command_new(redis, NULL, 0, SIZE_MAX, fn, arg), argv, lens, count);
+	command = command_new(redis, args, count, 0);
+	if (command == NULL)
+		return ERR_NOMEM;
+	return send_command(command, resp_begin(command->bytes, count), args, count, fn, arg);
 }
 
 enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *args, size_t key_count,
 		    size_t count, redis_reply_fn fn, void *arg)
 {
-	const char *argv[ARGS_MAX + 3] = { "EVALSHA", redis->sha[script] };
-	size_t lens[ARGS_MAX + 3] = { 7, 40 };
 	struct command *command;
+	char *end;
 
-	if (redis->state != REDIS_READY || count > ARGS_MAX)
+	assert(key_count < 10);
+	if (redis->state != REDIS_READY)
 		return ERR_STORE;
-	command = command_new(redis, args, count, script, fn, arg);
+	command = command_new(redis, args, count, EVAL_SIZE);
 	if (command == NULL)
 		return ERR_NOMEM;
-	snprintf(command->key_count, sizeof command->key_count, "%zu", key_count);
-	argv[2] = command->key_count;
-	lens[2] = strlen(command->key_count);
-	for (size_t i = 0; i < count; i++) {
-		argv[3 + i] = args[i].bytes;
-		lens[3 + i] = args[i].len;
-	}
-	return send_command(redis, command, argv, lens, count + 3);
+	command->script = script;
+	command->count = count + 3;
+	end = resp_begin(command->bytes, command->count);
+	end = resp_text(end, "EVALSHA", 7);
+	end = resp_text(end, redis->sha[script], SHA_LEN);
+	command->rest = (size_t)(end - command->bytes);
+	end = resp_text(end, &"0123456789"[key_count], 1);
+	return send_command(command, end, args, count, fn, arg);
+}
+
+/* ---- rounds of the loop ---- */
+
+/* Of what has been commanded: is all of it in the socket? */
+static bool write_out(struct redis *redis)
+{
+	bool written = redis->state >= REDIS_PREPARING && redis_socket_flush(redis->context);
+
+	redis->fresh = redis->fresh_bytes = 0;
+	return written;
+}
+
+/* Whoever is told of a write may send more, which must not wait until something wakes the loop. */
+static void on_round_end(uv_prepare_t *prepare)
+{
+	struct redis *redis = prepare->data;
+
+	uv_prepare_stop(prepare);
+	redis->in_round_end = true;
+	do {
+		size_t earlier = redis->unanswered - redis->fresh;
+		bool few, secured;
+
+		for (struct redis_round *round = redis->rounds; round != NULL; round = round->next)
+			round->before(round);
+		redis->round_ends = false;
+		few = redis->fresh_bytes <= READ_SIZE;
+		secured = write_out(redis) && few && redis->url.path[0] != '\0';
+		for (struct redis_round *round = redis->rounds; round != NULL; round = round->next)
+			if (round->after != NULL)
+				round->after(round, secured, earlier);
+	} while (redis->round_ends);
+	redis->in_round_end = false;
+}
+
+void redis_end_round(struct redis *redis)
+{
+	redis->round_ends = true;
+	if (!redis->in_round_end && !redis->closed)
+		uv_prepare_start(&redis->round_end, on_round_end);
+}
+
+static void on_output(void *arg)
+{
+	redis_end_round(arg);
+}
+
+void redis_join_rounds(struct redis *redis, struct redis_round *round)
+{
+	struct redis_round **link = &redis->rounds;
+
+	while (*link != NULL)
+		link = &(*link)->next;
+	round->next = NULL;
+	*link = round;
 }
 
 /* ---- coming up ---- */
@@ -404,8 +481,8 @@ static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
 		go_down(redis, reply->str);
 		return;
 	}
-	if (sha != NULL && reply->type == REDIS_REPLY_STRING && reply->len == 40)
-		memcpy(sha, reply->str, 41);
+	if (sha != NULL && reply->type == REDIS_REPLY_STRING && reply->len == SHA_LEN)
+		memcpy(sha, reply->str, SHA_LEN + 1);
 	if (--redis->preparing == 0)
 		come_up(redis);
 }
@@ -552,7 +629,7 @@ static void attach(struct redis *redis, redisAsyncContext *context)
 	context->data = redis;
 	redis->state = REDIS_CONNECTING;
 	redis->context = context;
-	if (!redis_socket_attach(context, redis->loop)) {
+	if (!redis_socket_attach(context, redis->loop, on_output, redis)) {
 		go_down(redis, "attaching to the loop");
 		return;
 	}
@@ -669,8 +746,9 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	uv_timer_init(loop, &redis->retry);
 	uv_timer_init(loop, &redis->limit);
-	redis->open_handles = 2;
-	redis->retry.data = redis->limit.data = redis;
+	uv_prepare_init(loop, &redis->round_end);
+	redis->open_handles = 3;
+	redis->retry.data = redis->limit.data = redis->round_end.data = redis;
 	count(redis, METRICS_REDIS__COUNT, METRICS_REDIS_DOWN);
 	redis->follower.told = on_told;
 	if (options->locator != NULL) {
@@ -703,6 +781,7 @@ void redis_close(struct redis *redis)
 		uv_cancel((uv_req_t *)&redis->resolver);
 	uv_close((uv_handle_t *)&redis->retry, on_handle_closed);
 	uv_close((uv_handle_t *)&redis->limit, on_handle_closed);
+	uv_close((uv_handle_t *)&redis->round_end, on_handle_closed);
 }
 
 bool redis_is_ready(const struct redis *redis)

@@ -4,6 +4,8 @@
  * Owns: hiredis (only redis.c and redis_socket.c include its headers), connecting and reconnecting with back-off, the time
  * limit of each command, and the loading of scripts. Knows nothing of sessions.
  *
+ * Commands do not leave one by one: those of a round of the loop leave in one write, before it waits again.
+ *
  * A server that may move (Redis behind Sentinels) is looked for by a locator before each connect, asked for its ROLE, and
  * left as soon as it refuses writes or the locator names another one.
  *
@@ -84,6 +86,20 @@ void redis_text_copy(char *out, size_t size, struct redis_arg text);
  */
 typedef void (*redis_reply_fn)(void *arg, enum err err, const struct redis_reply *reply);
 
+/* One that takes part in the write at the end of a round, embedded in what it is part of. */
+struct redis_round {
+	struct redis_round *next; /* the connection's */
+	/* The write comes now: what is sent from here still leaves with it. */
+	void (*before)(struct redis_round *round);
+	/*
+	 * The write is over; may be NULL. secured: every command so far is in the socket of a Redis on this machine, which will
+	 * read all of them at once, and has answered all those before them but the last `earlier` ones. When that is 0 they
+	 * will be executed, whatever becomes of this process; and whoever is answered by Redis, on any connection, and asks it
+	 * again, finds that they have been.
+	 */
+	void (*after)(struct redis_round *round, bool secured, size_t earlier);
+};
+
 enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_options *options,
 		    struct error *why);
 
@@ -96,6 +112,12 @@ bool redis_is_ready(const struct redis *redis);
 /* Calls `fn` each time that the connection is ready for use (again). */
 void redis_on_ready(struct redis *redis, void (*fn)(void *arg), void *arg);
 
+/* Asks each `round`, in the order of these calls, at the end of every round in which there is something to write. Lent. */
+void redis_join_rounds(struct redis *redis, struct redis_round *round);
+
+/* Ends this round as if there were something to write. */
+void redis_end_round(struct redis *redis);
+
 /*
  * Sends a command. ERR_OK: `fn` will be called exactly once, never from within. Else (ERR_STORE, ERR_NOMEM) it never is.
  * Arguments are copied.
@@ -104,7 +126,7 @@ enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t
 		       void *arg);
 
 /*
- * Runs script number `script` of the options with `key_count` keys and then arguments, `count` in all, at most 16. Loads
+ * Runs script number `script` of the options with `key_count` keys (at most nine) and then arguments, `count` in all. Loads
  * it again when Redis has lost it.
  */
 enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *args, size_t key_count,

@@ -20,11 +20,11 @@ typedef size_t element_count;
 
 struct socket_watch {
 	uv_poll_t poll;
-	uv_prepare_t flush; /* runs when there is something to write */
-	unsigned open_handles;
 	redisAsyncContext *context; /* NULL once hiredis has let go */
 	int events;                 /* that are polled for */
 	bool flushing;
+	void (*on_output)(void *arg);
+	void *arg;
 	size_t bytes, elements; /* of the reply that is being read */
 	bool pushed;            /* it is what a channel says */
 	const char *why;        /* the connection was given up; NULL: not by us */
@@ -171,17 +171,6 @@ static void del_read(void *arg)
 	watch_events(watch, watch->events & ~UV_READABLE);
 }
 
-/* Before the loop waits: all commands since the last time, in one write. */
-static void on_flush(uv_prepare_t *flush)
-{
-	struct socket_watch *watch = flush->data;
-
-	uv_prepare_stop(flush);
-	watch->flushing = true;
-	redisAsyncHandleWrite(watch->context);
-	watch->flushing = false;
-}
-
 /*
  * A socket that is connected and not full takes what there is to write: it is polled only for the connecting, and when
  * a write has left something over.
@@ -193,7 +182,7 @@ static void add_write(void *arg)
 	if (watch->flushing || !(watch->context->c.flags & REDIS_CONNECTED))
 		watch_events(watch, watch->events | UV_WRITABLE);
 	else if (!(watch->events & UV_WRITABLE))
-		uv_prepare_start(&watch->flush, on_flush);
+		watch->on_output(watch->arg);
 }
 
 static void del_write(void *arg)
@@ -203,12 +192,9 @@ static void del_write(void *arg)
 	watch_events(watch, watch->events & ~UV_WRITABLE);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_watch_closed(uv_handle_t *handle)
 {
-	struct socket_watch *watch = handle->data;
-
-	if (--watch->open_handles == 0)
-		free(watch);
+	free(handle->data);
 }
 
 static void let_go(void *arg)
@@ -216,8 +202,7 @@ static void let_go(void *arg)
 	struct socket_watch *watch = arg;
 
 	watch->context = NULL;
-	uv_close((uv_handle_t *)&watch->flush, on_handle_closed);
-	uv_close((uv_handle_t *)&watch->poll, on_handle_closed);
+	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
 }
 
 const char *redis_socket_why(const struct redisAsyncContext *context)
@@ -227,7 +212,8 @@ const char *redis_socket_why(const struct redisAsyncContext *context)
 	return watch != NULL ? watch->why : NULL;
 }
 
-bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop)
+bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop, void (*on_output)(void *arg),
+			 void *arg)
 {
 	struct socket_watch *watch = calloc(1, sizeof *watch);
 
@@ -235,10 +221,10 @@ bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop)
 		free(watch);
 		return false;
 	}
-	uv_prepare_init(loop, &watch->flush);
-	watch->open_handles = 2;
-	watch->poll.data = watch->flush.data = watch;
+	watch->poll.data = watch;
 	watch->context = context;
+	watch->on_output = on_output;
+	watch->arg = arg;
 	limit_replies(watch, context->c.reader);
 	context->ev.addRead = add_read;
 	context->ev.delRead = del_read;
@@ -247,4 +233,15 @@ bool redis_socket_attach(struct redisAsyncContext *context, uv_loop_t *loop)
 	context->ev.cleanup = let_go;
 	context->ev.data = watch;
 	return true;
+}
+
+/* Should hiredis let go meanwhile: the memory is there until the loop has closed the poll. */
+bool redis_socket_flush(struct redisAsyncContext *context)
+{
+	struct socket_watch *watch = context->ev.data;
+
+	watch->flushing = true;
+	redisAsyncHandleWrite(context);
+	watch->flushing = false;
+	return watch->context != NULL && !(watch->events & UV_WRITABLE);
 }
