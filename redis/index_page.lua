@@ -1,6 +1,6 @@
 -- One page of the living sessions, the last used one first.
 --
--- KEYS[1]  the index, see index_touch.lua
+-- KEYS[1]  the index, see index_tidy.lua
 -- ARGV[1]  time to live of a session, ms
 -- ARGV[2]  how many sessions to skip
 -- ARGV[3]  how many to list at most

@@ -17,7 +17,7 @@
 
 EMBED(index_drop, "redis/index_drop.lua");
 EMBED(index_page, "redis/index_page.lua");
-EMBED(index_touch, "redis/index_touch.lua");
+EMBED(index_tidy, "redis/index_tidy.lua");
 EMBED(rate_return, "redis/rate_return.lua");
 EMBED(rate_slot, "redis/rate_slot.lua");
 EMBED(session_begin, "redis/session_begin.lua");
@@ -32,7 +32,7 @@ const struct redis_script *scripts_all(void)
 	static const struct redis_script scripts[SCRIPT__COUNT] = {
 		[SCRIPT_INDEX_DROP] = { "index_drop", script_index_drop },
 		[SCRIPT_INDEX_PAGE] = { "index_page", script_index_page },
-		[SCRIPT_INDEX_TOUCH] = { "index_touch", script_index_touch },
+		[SCRIPT_INDEX_TIDY] = { "index_tidy", script_index_tidy },
 		[SCRIPT_RATE_RETURN] = { "rate_return", script_rate_return },
 		[SCRIPT_RATE_SLOT] = { "rate_slot", script_rate_slot },
 		[SCRIPT_SESSION_BEGIN] = { "session_begin", script_session_begin },

@@ -16,14 +16,19 @@
 #define CONVERSATION_KEY  "coze:{index}:conversation:"
 #define CONVERSATION_SIZE (sizeof CONVERSATION_KEY + ID_MAX)
 
-#define TIDY_EVERY 16 /* touches; each tidying takes out up to 50 sessions, so that they never pile up */
+#define TIDY_EVERY 32 /* touches; each tidying takes out up to 50 sessions, so that they never pile up */
+#define TOUCH_MAX  32 /* sessions in one command */
 
 struct session_index {
 	struct redis *redis;
+	struct redis_round round;
 	uint64_t ttl_ns;
 	char ttl_ms[24];
 	unsigned touches; /* since the last tidying */
 	uint64_t tidied_ns;
+	/* Used in this round, and not told yet. */
+	size_t used;
+	struct session_place places[TOUCH_MAX];
 };
 
 /* A call on its way to Redis: whom to tell. */
@@ -63,36 +68,6 @@ static void store_error(struct error *error, enum err err)
 
 /* ---- touching ---- */
 
-static bool tidying_is_due(struct session_index *index)
-{
-	uint64_t now = uv_hrtime();
-
-	if (index->touches++ % TIDY_EVERY != 0 && now - index->tidied_ns < index->ttl_ns / 2)
-		return false;
-	index->touches = 1;
-	index->tidied_ns = now;
-	return true;
-}
-
-static enum err touch(struct session_index *index, const char *session_id, const char *conversation_id,
-		      uint64_t active_us, redis_reply_fn fn, void *arg)
-{
-	char conversation[CONVERSATION_SIZE], active[24];
-	struct redis_arg args[6];
-	size_t keys = 0, count;
-
-	digits(active, active_us);
-	args[keys++] = redis_text(SESSIONS_KEY);
-	if (conversation_id[0] != '\0')
-		args[keys++] = conversation_key(conversation, conversation_id);
-	count = keys;
-	args[count++] = redis_text(session_id);
-	args[count++] = redis_text(active);
-	args[count++] = redis_text(index->ttl_ms);
-	args[count++] = redis_text(tidying_is_due(index) ? "1" : "0");
-	return redis_eval(index->redis, SCRIPT_INDEX_TOUCH, args, keys, count, fn, arg);
-}
-
 static void ignore(void *arg, enum err err, const struct redis_reply *reply)
 {
 	(void)arg;
@@ -100,10 +75,80 @@ static void ignore(void *arg, enum err err, const struct redis_reply *reply)
 	(void)reply;
 }
 
+static void tidy_if_due(struct session_index *index, const char *now_us)
+{
+	const struct redis_arg args[] = { redis_text(SESSIONS_KEY), redis_text(now_us),
+					  redis_text(index->ttl_ms) };
+	uint64_t now = uv_hrtime();
+
+	if (index->touches < TIDY_EVERY && index->tidied_ns != 0 &&
+	    now - index->tidied_ns < index->ttl_ns / 2)
+		return;
+	index->touches = 0;
+	index->tidied_ns = now;
+	(void)redis_eval(index->redis, SCRIPT_INDEX_TIDY, args, 1, 3, ignore, NULL);
+}
+
+/*
+ * These go to the front of the index, a sorted set: each session by its last activity. A use that is told late does not
+ * move a session back.
+ */
+static enum err touch(struct session_index *index, const struct session_place *places, size_t count,
+		      redis_reply_fn fn, void *arg)
+{
+	struct redis_arg args[3 + 2 * TOUCH_MAX] = { redis_text("ZADD"), redis_text(SESSIONS_KEY),
+						     redis_text("GT") };
+	enum err rc;
+
+	for (size_t i = 0; i < count; i++) {
+		args[3 + 2 * i] = redis_text(places[i].active_us);
+		args[4 + 2 * i] = redis_text(places[i].session_id);
+	}
+	rc = redis_command(index->redis, args, 3 + 2 * count, fn, arg);
+	index->touches += (unsigned)count;
+	tidy_if_due(index, places[count - 1].active_us);
+	return rc;
+}
+
+static void touch_used(struct session_index *index)
+{
+	if (index->used > 0)
+		(void)touch(index, index->places, index->used, ignore, NULL);
+	index->used = 0;
+}
+
+static void before_write(struct redis_round *round)
+{
+	touch_used((struct session_index *)(void *)((char *)round - offsetof(struct session_index, round)));
+}
+
+/* The conversation leads to the session, for as long as that is kept. */
+static void lead(struct session_index *index, const char *conversation_id, const char *session_id)
+{
+	char key[CONVERSATION_SIZE];
+	const struct redis_arg args[] = { redis_text("SET"), conversation_key(key, conversation_id),
+					  redis_text(session_id), redis_text("PX"),
+					  redis_text(index->ttl_ms) };
+
+	if (conversation_id[0] != '\0')
+		(void)redis_command(index->redis, args, 5, ignore, NULL);
+}
+
+static void set_place(struct session_place *place, const char *session_id, uint64_t active_us)
+{
+	memccpy(place->session_id, session_id, '\0', sizeof place->session_id);
+	digits(place->active_us, active_us);
+}
+
 void session_index_touch(struct session_index *index, const char *session_id, const char *conversation_id,
 			 uint64_t active_us)
 {
-	(void)touch(index, session_id, conversation_id, active_us, ignore, NULL);
+	lead(index, conversation_id, session_id);
+	set_place(&index->places[index->used++], session_id, active_us);
+	if (index->used == TOUCH_MAX)
+		touch_used(index);
+	else
+		redis_end_round(index->redis);
 }
 
 static void on_touched(void *arg, enum err err, const struct redis_reply *reply)
@@ -121,12 +166,15 @@ enum err session_index_touch_then(struct session_index *index, const char *sessi
 				  void *arg)
 {
 	struct asking *asking = asking_new(arg);
+	struct session_place place;
 	enum err rc;
 
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.touched = fn;
-	rc = touch(index, session_id, conversation_id, active_us, on_touched, asking);
+	lead(index, conversation_id, session_id);
+	set_place(&place, session_id, active_us);
+	rc = touch(index, &place, 1, on_touched, asking);
 	if (rc != ERR_OK)
 		free(asking);
 	return rc;
@@ -246,6 +294,8 @@ enum err session_index_open(struct session_index **out, struct redis *redis, uin
 	index->redis = redis;
 	index->ttl_ns = ttl_ms * 1000000;
 	digits(index->ttl_ms, ttl_ms);
+	index->round.before = before_write;
+	redis_join_rounds(redis, &index->round);
 	*out = index;
 	return ERR_OK;
 }

@@ -2,9 +2,9 @@
  * session_index.h - the way back to sessions: all of them by their last activity, and the one of a conversation.
  *
  * A session's own keys are all that its messages need; the index only makes sessions findable. Its keys share one hash
- * tag, and never that of a session, so it is kept by calls of its own (redis/index_*.lua), sent right before or behind
- * what changes the session. It may know too much (a session that is gone, a conversation that its session has left) or,
- * after a failure, too little until the session is used again: callers look at the session itself.
+ * tag, and never that of a session, so it is kept by commands of its own, sent right before or behind what changes the
+ * session. It may know too much (a session that is gone, a conversation that its session has left) or, after a failure,
+ * too little until the session is used again: callers look at the session itself.
  */
 #ifndef STORE_SESSION_INDEX_H
 #define STORE_SESSION_INDEX_H
@@ -45,8 +45,9 @@ enum err session_index_open(struct session_index **out, struct redis *redis, uin
 void session_index_close(struct session_index *index);
 
 /*
- * A session was used at `active_us` (Redis' clock). conversation_id: "" for none. Costs one script, sent with what is
- * sent before and after it; nobody waits, and a failure is no matter.
+ * A session was used at `active_us` (Redis' clock). conversation_id: "" for none. It leaves at the end of the round, together
+ * with all others of the round and before whatever those send that joined the rounds later; nobody waits, and a failure is
+ * no matter.
  */
 void session_index_touch(struct session_index *index, const char *session_id, const char *conversation_id,
 			 uint64_t active_us);
