@@ -4,7 +4,7 @@ before and while they are open.
 """
 import resource
 
-from generators import OpenStreams, Void, wrk
+from generators import OpenStreams, Void, streams
 from servers import Field, service, service_target
 from usage import pss_kib
 
@@ -16,8 +16,7 @@ REFERENCE_STREAMS = 1000
 
 def warm(target):
     """What is allocated once must not count for the streams."""
-    for path in target.chat, target.stream:
-        wrk(target.port, path, 4, 1)
+    streams(target.port, target.stream, 8, '-d', 0.3)
 
 
 def measured(stack, target, count):
