@@ -6,12 +6,14 @@ or bench-PART….json when only parts were asked for.
   bench.py [quick] [PART...]     throughput streams memory workers instructions; only when asked for: long
 
 quick              a look, within two minutes
+show               only prints the tables of what was measured before: of each bench*.json in RUN_DIR
 BENCH_RUNS         how often each thing is measured (3)
 BENCH_SECONDS      how long each measurement of throughput lasts, in whole seconds (4)
 BENCH_CLIENTS      at which numbers of clients (1 16 64 256 1024)
 BENCH_STREAMS      how many open streams memory is measured at (1000 5000)
 BENCH_MINUTES      how long the long load lasts (10)
 """
+import glob
 import json
 import os
 import resource
@@ -55,8 +57,23 @@ class Options:
         self.parts = [word for word in words if word != 'quick'] or [part for part in PARTS if part not in ONLY_WHEN_ASKED_FOR]
 
 
+def show(results):
+    text = [sentence(results['facts']), report.table(results), report.remarks(results)]
+    print('\n\n'.join(part for part in text if part))
+
+
+def show_all(run_dir):
+    for path in sorted(glob.glob(os.path.join(run_dir, 'bench*.json'))):
+        with open(path) as file:
+            show(json.load(file))
+        print()
+
+
 def main(words):
     options = Options(words, os.environ)
+    if words == ['show']:
+        show_all(options.run_dir)
+        return
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         sys.exit('bench: no such part: %s; there are: quick %s' % (' '.join(sorted(unknown)), ' '.join(PARTS)))
@@ -67,13 +84,12 @@ def main(words):
     for part in options.parts:
         print('bench: %s' % part, file=sys.stderr)
         results[part] = PARTS[part](options)
-    remarks = report.remarks(results)
-    print('%s\n\n%s\n\n%s' % (sentence(results['facts']), report.table(results), remarks))
+    show(results)
     path = os.path.join(options.run_dir, 'bench%s.json' % ''.join('-' + word for word in words))
     with open(path, 'w') as file:
         json.dump(results, file, indent=1, ensure_ascii=False)
     print('bench: every measurement is in %s' % path, file=sys.stderr)
-    if 'VOID' in remarks:
+    if any('void' in each for each in report.measurements(results)):
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 Where and when something was measured: what makes figures comparable, or not.
 """
 import datetime
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ VERSIONS = {'nginx': (['nginx', '-v'], r'nginx/(\S+)'), 'redis': (['redis-server
             'libcurl': (['pkg-config', '--modversion', 'libcurl'], r'(\S+)'), 'gcc': (['gcc', '-dumpfullversion'], r'(\S+)'),
             'wrk': (['wrk', '-v'], r'wrk (?:debian/)?(\S+)'), 'valgrind': (['valgrind', '--version'], r'valgrind-(\S+)'),
             'python': (['/usr/bin/python3', '--version'], r'Python (\S+)')}
+
+PACKAGES = ('fastapi', 'httpx', 'uvicorn', 'uvloop', 'redis')
 
 
 def said(words, pattern):
@@ -37,7 +40,8 @@ def facts():
             'memory_mib': os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 20,
             'commit': said(['git', 'describe', '--always', '--dirty'], r'^(\S+)$'),
             'load_average': round(os.getloadavg()[0], 2),
-            'versions': {name: said(*how) for name, how in VERSIONS.items()}}
+            'versions': {**{name: said(*how) for name, how in VERSIONS.items()},
+                         **{name + ' (Python)': importlib.metadata.version(name) for name in PACKAGES}}}
 
 
 def sentence(known):

@@ -5,8 +5,8 @@ before and while they are open.
 import resource
 
 from generators import OpenStreams, Void, streams
-from servers import Field, service, service_target
-from usage import pss_kib
+from servers import Field, forget, service, service_target
+from usage import pss_kib, settle
 
 WORD = '扣子 Coze 😀,'
 SLOW = {'deltas': [WORD] * 600, 'gap_ms': 1000}
@@ -21,11 +21,14 @@ def warm(target):
 
 def measured(stack, target, count):
     warm(target)
+    settle(target.groups)
+    forget(stack)
     stack.sim.default(**SLOW)
     before = {name: pss_kib(pids) for name, pids in target.groups.items()}
     with OpenStreams(target.port, target.stream, count, '-r', RATE):
         growth = {name: pss_kib(pids) - before[name] for name, pids in target.groups.items()}
-    return {'kib_per_stream': {name: kib / count for name, kib in growth.items()}, 'worker_kib_before': before['worker'],
+        connections = stack.sim.stats()['connections']
+    return {'connections_to_coze': connections, 'kib_per_stream': {name: kib / count for name, kib in growth.items()}, 'worker_kib_before': before['worker'],
             'processes': len(target.groups['worker'])}
 
 

@@ -192,18 +192,19 @@ def chunk_rows(runs, name):
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 def memory_rows(found):
-    of = {(each['target'], each['coze'], each['streams']): each.get('kib_per_stream') for each in found['measurements']}
+    of = {(each['target'], each['coze'], each['streams']): each for each in found['measurements'] if 'void' not in each}
     rows = []
-    for (target, coze, streams), kib in of.items():
+    for (target, coze, streams), ours in of.items():
         if target != 'service':
             continue
-        theirs = of.get(('reference', coze, streams))
-        by = ', Coze by HTTP/2 and TLS' if coze == 'tls' else ''
-        for part, who in ('worker', 'workers'), ('nginx', 'nginx'):
-            compare = theirs and kib and part == 'worker'
-            rows.append(['KiB per open stream, %s open%s: %s' % (number(streams), by, who), EMPTY,
-                         times(kib[part] / theirs[part]) if compare else EMPTY, number(kib[part], 1) if kib else 'void', EMPTY,
-                         number(theirs[part], 1) if theirs else EMPTY])
+        kib, theirs = ours['kib_per_stream'], of.get(('reference', coze, streams), {}).get('kib_per_stream')
+        where = '%s open%s' % (number(streams), ', Coze by HTTP/2 and TLS' if coze == 'tls' else '')
+        rows.append(['KiB per open stream, %s: workers' % where, EMPTY, times(kib['worker'] / theirs['worker']) if theirs else EMPTY,
+                     number(kib['worker'], 1), EMPTY, number(theirs['worker'], 1) if theirs else EMPTY])
+        rows.append(['KiB per open stream, %s: nginx' % where, EMPTY, EMPTY, number(kib['nginx'], 1), EMPTY,
+                     number(theirs['nginx'], 1) if theirs else EMPTY])
+        if coze == 'tls':
+            rows.append(['connections to Coze, %s' % where, EMPTY, EMPTY, number(ours['connections_to_coze']), EMPTY, EMPTY])
     return rows
 
 
@@ -236,11 +237,10 @@ def endurance_rows(found):
             rows.append(['%s per second, 64 clients, at first → after %d minutes' % (
                 NAMES[route], round(sum(each['seconds'] for each in slices) / 60)), EMPTY, EMPTY,
                 '%s → %s (%s)' % (number(first), number(last), times(last / first)), EMPTY, EMPTY])
-    for least in 100000, 1000000, slices[-1]['messages']:
-        at = next((each for each in slices if each['messages'] >= least), None)
-        if at:
-            rows.append(['memory of the workers after %s messages' % number(at['messages']), EMPTY, EMPTY,
-                         '%s KiB' % number(at['pss_kib']['worker']), EMPTY, EMPTY])
+    looks = [next((each for each in slices if each['messages'] >= least), slices[-1]) for least in (100000, 1000000)]
+    for messages, pss_kib in {each['messages']: each['pss_kib'] for each in [*looks, slices[-1]]}.items():
+        rows.append(['memory of the workers after %s messages' % number(messages), EMPTY, EMPTY,
+                     '%s KiB' % number(pss_kib['worker']), EMPTY, EMPTY])
     return rows
 
 
@@ -280,7 +280,7 @@ def remarks(results):
             100 * statistics.median(others), 100 * max(others), NOISY if statistics.median(others) > QUIET else ''))
     if 'instructions' in results:
         spread = max(max(names.values()) for names in results['instructions']['spread'].values())
-        lines.append('Instructions are those in user space, for 10 chunks; between runs they differed by at most %.1f %%.' % (
-            100 * spread))
+        lines.append('Instructions are those in user space, for 10 chunks%s.' % (
+            '; between runs they differed by at most %.1f %%' % (100 * spread) if results['instructions']['runs'] > 1 else ''))
     lines += ['VOID: %s' % each['void'] for each in found if 'void' in each]
     return '\n'.join(lines)
