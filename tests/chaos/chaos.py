@@ -1,0 +1,368 @@
+#!/usr/bin/python3
+"""
+chaos.py - the service under load while everything around it, and it itself, is killed, stopped, restarted and cut off.
+
+Starts nginx, workers, Redis and a simulated Coze of its own, lets a crowd of clients talk (crowd.py), hurts all parts at random
+(faults.py), lets it settle, and judges each request by what Coze saw (oracle.py defines the terms). Prints a table and exits
+with 1 if anything was wrong, lost, doubled, in disorder or hung, if a worker crashed, or if memory or descriptors have grown.
+
+chaos.py [NAME=VALUE]...
+    SECONDS=60 or MINUTES=10   how long; 1 minute
+    SEED=1                     which faults and messages; when each happens also depends on how fast the machine is
+    RATE=60                    messages a second at most
+    JSON=FILE                  the result for programs, too
+    KEEP=DIRECTORY             if it was not good: the logs, and what the judge knew
+"""
+import collections
+import contextlib
+import glob
+import json
+import os
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+import urllib.parse
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'e2e')]
+
+# pylint: disable=wrong-import-position
+import crowd as clients
+from crowd import ANSWERED, BROKEN, ERROR, ERROR_EVENT, GATEWAY, Crowd, LEFT, Message
+from faults import Coze, Faults, LANES, children, name_of, nginx_workers, workers_of
+from oracle import Judge
+from probe import descriptors, is_instrumented, rss_kib
+from redis_server import RedisServer
+from stack import Stack, wait_for
+from test_metrics import busy_gauges, scrape
+
+LOCK_SECONDS = 8
+DEADLINES = {'CHAT_TIMEOUT_SECONDS': '15', 'STREAM_TIMEOUT_SECONDS': '20', 'SESSION_WAIT_SECONDS': '12',
+             'COZE_CONNECT_TIMEOUT_SECONDS': '2', 'COZE_FIRST_BYTE_TIMEOUT_SECONDS': '4', 'COZE_IDLE_TIMEOUT_SECONDS': '4',
+             'COZE_RATE_WAIT_SECONDS': '5', 'DRAIN_TIMEOUT_SECONDS': '5', 'STREAM_HEARTBEAT_SECONDS': '1',
+             'SESSION_LOCK_SECONDS': str(LOCK_SECONDS)}
+LIMIT = 50         # seconds: the longest deadline, the longest that a worker is stopped or gone, and as much for a slow machine
+SETTLE = 60        # seconds in which nothing may be left of any turn
+CALM = 4           # seconds of load before the first fault
+GROWTH = {'master': (4, 2), 'workers': (40, 60), 'nginx': (40, 40), 'Redis': (64, 10)}  # most MiB, descriptors
+FINAL = ['final-%d' % number for number in range(40)]  # messages that must all be answered afterwards
+
+
+class Part:
+    """What the processes of a part hold: MiB and descriptors; of the largest of several."""
+
+    def __init__(self, pids):
+        held = []
+        for pid in pids:
+            with contextlib.suppress(OSError, KeyError):
+                held.append((rss_kib(pid) / 1024, descriptors(pid)))
+        self.mib = max((mib for mib, _ in held), default=0)
+        self.descriptors = max((count for _, count in held), default=0)
+
+
+class Chaos:
+    """`result` has it all after run()."""
+
+    LOCK_SECONDS = LOCK_SECONDS
+
+    def __init__(self, seconds, seed, rate=60):
+        self.seconds, self.seed, self.rate = seconds, seed, rate
+        self.faults = Faults()
+        self.service_lock = threading.Lock()  # of those who start, stop and reload parts
+        self.problems = []
+        self.redis = RedisServer()
+        self.stack = Stack(tls=True, REDIS_URL=self.redis.url, WORKERS='2', LOG_FORMAT='text', COZE_CHAT_MODE='stream',
+                           COZE_MIN_INTERVAL_MS='4', **DEADLINES)
+        self.coze = Coze(self.stack.sim)
+        self.stack.sim = self.coze
+        self.settings = dict(self.stack.env)
+        port, tls_port = self.coze.port, self.coze.tls_port
+        self.base_urls = ['http://127.0.0.1:%d/v3' % port, 'https://localhost:%d/v3' % tls_port]
+        self.crowd = self.verdict = None
+        self.instrumented = False
+        self.before, self.after = {}, {}
+
+    # --- the run ---
+
+    def run(self, keep=None):
+        self.redis.start()
+        try:
+            self.stack.start()
+            self.hurt()
+            self.settle()
+            self.judge()
+            if keep and not self.good:
+                self.keep(keep)
+        finally:
+            try:
+                self.stack.close()
+            except AssertionError as error:  # words of messages in files
+                self.problems.append(str(error))
+            self.redis.close()
+        return self
+
+    def hurt(self):
+        conversations = self.coze.conversations(int(self.seconds) + 20)
+        lanes = [lane(self, number) for number, lane in enumerate(LANES)]
+        with Crowd(self.stack.port, self.redis.port, self.seed, self.rate, conversations, LIMIT) as self.crowd:
+            time.sleep(CALM)
+            self.instrumented = any(is_instrumented(pid) for pid in workers_of(self.stack))
+            self.before = self.measure()
+            for lane in lanes:
+                lane.start()
+            time.sleep(self.seconds)
+            for lane in lanes:
+                lane.stopping.set()
+            for lane in lanes:
+                lane.join()
+        self.problems += self.crowd.errors + [lane.error for lane in lanes if lane.error]
+
+    def measure(self):
+        pids = self.stack.pids()
+        return {'master': Part([pids.get('workers')]), 'workers': Part(workers_of(self.stack)),
+                'nginx': Part([pids.get('nginx')] + nginx_workers(self.stack)), 'Redis': Part([self.redis.process.pid])}
+
+    # --- afterwards ---
+
+    def settle(self):
+        """All must end by itself: turns, their places, chats at Coze, processes that were replaced."""
+        self.stack.set(**self.settings)
+        self.expect(lambda: self.stack.call('up').returncode == 0, 'everything running')
+        self.expect(lambda: self.stack.call('reload').returncode == 0, 'a reload with the settings of the start')
+        self.expect(lambda: not self.places(), 'no turn holding or waiting for a session')
+        self.expect(lambda: self.coze.stats()['running'] == 0, 'no chat running at Coze')
+        workers = int(self.stack.env['WORKERS'])
+        self.expect(lambda: not busy_gauges(scrape(self.stack), workers), 'gauges at rest')
+        self.expect(lambda: len(self.worker_processes()) == workers, 'no worker but those of the master')
+        for session in self.crowd.sessions:
+            session.info = self.stack.get(session.path)
+        self.answer_all()
+        self.expect(lambda: not self.growth(), 'no growth')
+        self.after = self.measure()
+
+    def expect(self, condition, what):
+        try:
+            wait_for(condition, SETTLE, what)
+        except AssertionError:
+            self.problems.append('after %d s not come true: %s%s' % (SETTLE, what, self.explain(what)))
+
+    def explain(self, what):
+        if 'gauges' in what:
+            return ' %s' % busy_gauges(scrape(self.stack), int(self.stack.env['WORKERS']))
+        if 'session' in what:
+            return ' %s' % self.places()
+        return ''
+
+    def places(self):
+        """Sessions that a turn holds, and places in their queues, that somebody still vouches for."""
+        link = self.redis.link()
+        seconds, _ = link.time()
+        now = seconds * 1000
+        keys = [key.decode() for key in link.keys('coze:{*')]
+        held = [key for key in keys if key.endswith(':session') and int(link.hget(key, 'turn_until') or 0) > now]
+        return held + [key for key in keys if key.endswith(':tickets') and link.zcount(key, now, '+inf')]
+
+    def worker_processes(self):
+        return [pid for pid in self.stack.processes() if name_of(pid).startswith('chatd worker')]
+
+    def answer_all(self):
+        statuses = collections.Counter(self.stack.chat(word).status_code for word in FINAL)
+        if statuses != {200: len(FINAL)}:
+            self.problems.append('afterwards messages were not all answered: %s' % dict(statuses))
+
+    def growth(self):
+        if self.instrumented:
+            return []
+        now = self.measure()
+        return ['%s: %.1f MiB, %d descriptors, before %.1f and %d' % (
+            part, now[part].mib, now[part].descriptors, self.before[part].mib, self.before[part].descriptors)
+                for part, (mib, count) in GROWTH.items()
+                if now[part].mib > self.before[part].mib + mib or now[part].descriptors > self.before[part].descriptors + count]
+
+    def judge(self):
+        self.problems += self.growth() + self.crashes()
+        for session in self.crowd.sessions:
+            session.info = (session.info[0], json.loads(session.info[2]))
+        self.verdict = Judge(self.crowd, self.faults, self.coze.log(), self.coze.chats(), self.carried(),
+                             LOCK_SECONDS).judge(FINAL)
+
+    def crashes(self):
+        """Ends of workers that were not our doing."""
+        found = []
+        for line in self.stack.api_log().splitlines():
+            if 'worker_ended' not in line:
+                continue
+            told = {name: int(re.search(r'\b%s"?[=:](\d+)' % name, line).group(1)) for name in ('worker', 'exit', 'signal')}
+            ours = (told['worker'], told['signal']) in self.faults.killed
+            if told['exit'] != 0 or told['signal'] != 0 and not ours:
+                found.append('a worker crashed: ' + line)
+        with open(os.path.join(self.stack.run_dir, 'logs', 'coze-chatd.stderr'), encoding='utf-8', errors='replace') as file:
+            said = file.read()
+        return found + (['on standard error: ' + said[:2000]] if said else [])
+
+    def carried(self):
+        """{word: numbers of the workers that nginx gave it to}"""
+        carried = {}
+        with open(os.path.join(self.stack.run_dir, 'logs', 'nginx_access.log'), encoding='utf-8', errors='replace') as file:
+            for line in file:
+                word = re.search(r'\breq"?[=:]"?([mxh]\d+)', line)
+                if word:
+                    carried[word.group(1)] = {int(number) for number in re.findall(r'worker-(\d+)\.sock', line)}
+        return carried
+
+    def keep(self, directory):
+        """For whoever wants to know why."""
+        os.makedirs(directory, exist_ok=True)
+        for name in glob.glob(os.path.join(self.stack.run_dir, 'logs', '*')):
+            shutil.copy(name, directory)
+        for name, facts in {'coze': self.coze.log(), 'chats': self.coze.chats(), 'faults': [vars(fault) for fault in self.faults.all],
+                            'calls': [vars(call) for call in self.crowd.messages + self.crowd.calls],
+                            'sessions': [dict(vars(session), changes=[vars(change) for change in session.changes],
+                                              messages=[message.word for message in session.messages])
+                                         for session in self.crowd.sessions]}.items():
+            with open(os.path.join(directory, name + '.json'), 'w', encoding='utf-8') as file:
+                file.write('[%s]\n' % ',\n'.join(json.dumps(fact, ensure_ascii=False, default=str) for fact in facts))
+
+    @property
+    def good(self):
+        return self.verdict is not None and self.verdict.good and not self.problems
+
+
+# --- what it comes to ------------------------------------------------------------------------------------------------
+
+def kind_of_error(message):
+    """Coze's own words and codes, and ours, without what differs from message to message."""
+    status = 'event' if message.outcome == ERROR_EVENT else message.status
+    return '%s %s' % (status, re.sub(r'\d{6,}', '…', message.detail)[:70])
+
+
+def recovery(fault, healthy):
+    """
+    Seconds from the end of a fault until a message that was sent after it was answered, and until a second began in which
+    answers came and no errors; None when that was not seen. healthy: (sent, ended, answered) of messages, by `ended`.
+    """
+    first = next((ended - fault.end for sent, ended, answered in healthy if answered and sent >= fault.end), None)
+    begin = fault.end
+    for sent, ended, answered in healthy:
+        if ended <= begin:
+            continue
+        if not answered:
+            begin = ended
+        elif ended > begin + 1:
+            return first, begin - fault.end
+    return first, None
+
+
+def recoveries(chaos):
+    """{kind: [(first answer, first second without errors)]} of those faults after which no other one struck too soon."""
+    healthy = sorted((message.sent, message.ended, message.outcome == ANSWERED) for message in chaos.crowd.messages
+                     if message.is_healthy and message.ended)
+    healthy.sort(key=lambda one: one[1])
+    found = collections.defaultdict(list)
+    for fault in chaos.faults.all:
+        first, calm = recovery(fault, healthy)
+        until = fault.end + max(first or 0, calm or 0)
+        alone = not any(other is not fault and other.overlaps(fault.begin, until) for other in chaos.faults.all)
+        found[fault.kind].append((first, calm) if alone and calm is not None else None)
+    return found
+
+
+def by_clients(chaos):
+    """The faults that clients and single messages were."""
+    counts = collections.Counter()
+    for message in chaos.crowd.messages:
+        if message.outcome == LEFT:
+            counts['client left %s' % ('early' if message.leave_chunks is None else 'in the middle')] += 1
+        if message.pause_s and message.began_answer:
+            counts['client stopped reading'] += 1
+        if clients.fails(message.sim):
+            counts['one chat failed by Coze'] += 1
+    for session in chaos.crowd.sessions:
+        for change in session.changes:
+            counts['session cleared' if change.kind == 'clear' else 'session bound'] += 1
+    return counts
+
+
+def result_of(chaos):
+    """All figures, for JSON."""
+    crowd = chaos.crowd
+    outcomes = collections.Counter(message.outcome for message in crowd.messages)
+    found = recoveries(chaos)
+    return {
+        'seconds': chaos.seconds, 'seed': chaos.seed, 'good': chaos.good, 'messages': len(crowd.messages),
+        'sessions': len(crowd.sessions), 'other_requests': len(crowd.calls) + sum(len(s.changes) for s in crowd.sessions),
+        'outcomes': dict(outcomes), **{kind: len(findings) for kind, findings in chaos.verdict.findings.items()},
+        'findings': chaos.verdict.findings, 'problems': chaos.problems, 'open': dict(chaos.verdict.open),
+        'faults': {kind: {'count': len(times), 'recovered_alone': [time for time in times if time]} for kind, times in found.items()},
+        'faults_of_clients': dict(by_clients(chaos)),
+        'errors': dict(collections.Counter(kind_of_error(message) for message in crowd.messages
+                                           if message.outcome in (ERROR, ERROR_EVENT)).most_common()),
+        'memory': {part: {'mib': [round(chaos.before[part].mib, 1), round(chaos.after[part].mib, 1)],
+                          'descriptors': [chaos.before[part].descriptors, chaos.after[part].descriptors]} for part in GROWTH},
+        'late_s': round(crowd.late, 2),
+    }
+
+
+def middle_and_most(values):
+    values = sorted(values)
+    return '%6.2f %6.2f' % (values[len(values) // 2], values[-1]) if values else '     -      -'
+
+
+def print_table(result, out=sys.stdout):
+    def say(text=''):
+        print(text, file=out)
+
+    outcomes, count = result['outcomes'], result['messages']
+    say('chaos for %g s, seed %s: %d messages of %d sessions, %.0f a second, and %d other requests' % (
+        result['seconds'], result['seed'], count, result['sessions'], count / (result['seconds'] + CALM), result['other_requests']))
+    say('  ' + ', '.join('%s %d' % (kind, outcomes[kind]) for kind in sorted(outcomes, key=outcomes.get, reverse=True)))
+    say()
+    for kind in ('wrong', 'lost', 'doubled', 'disorder', 'hung'):
+        say('%-10s %6d' % (kind, result[kind]))
+        for finding in result['findings'][kind][:10]:
+            say('    ' + finding)
+    say('left open: ' + (', '.join('%s %d' % pair for pair in sorted(result['open'].items())) or 'nothing'))
+    say()
+    faults = result['faults']
+    say('%d faults                       count   recovered: next answer   without errors' % sum(f['count'] for f in faults.values()))
+    say('%-30s %5s   %14s %18s' % ('', '', 'median    max', 'median    max  s'))
+    for kind in sorted(faults):
+        alone = faults[kind]['recovered_alone']
+        say('%-30s %5d    %s     %s' % (kind, faults[kind]['count'], middle_and_most([first for first, _ in alone if first is not None]),
+                                        middle_and_most([calm for _, calm in alone])))
+    for kind, number in sorted(result['faults_of_clients'].items()):
+        say('%-30s %5d' % (kind, number))
+    say()
+    say('errors')
+    for kind, number in result['errors'].items():
+        say('%7d  %s' % (number, kind))
+    say()
+    say('%-10s %20s %20s' % ('memory', 'MiB before, after', 'descriptors'))
+    for part, held in result['memory'].items():
+        say('%-10s %9.1f %9.1f %10d %9d' % (part, *held['mib'], *held['descriptors']))
+    say('the load itself was %.2f s late at worst' % result['late_s'])
+    for problem in result['problems']:
+        say('PROBLEM: ' + problem)
+    say()
+    say('good' if result['good'] else 'NOT GOOD')
+
+
+def main():
+    much = dict(word.split('=', 1) for word in sys.argv[1:])
+    seconds = float(much.get('SECONDS') or 60 * float(much.get('MINUTES') or 1))
+    seed = much.get('SEED') or str(random.SystemRandom().randrange(10 ** 6))
+    print('seed %s (SEED=%s repeats its faults and messages)' % (seed, seed), flush=True)
+    chaos = Chaos(seconds, seed, float(much.get('RATE') or 60)).run(much.get('KEEP'))
+    result = result_of(chaos)
+    if much.get('JSON'):
+        with open(much['JSON'], 'w', encoding='utf-8') as file:
+            json.dump(result, file, ensure_ascii=False, indent=1)
+    print_table(result)
+    sys.exit(0 if result['good'] else 1)
+
+
+if __name__ == '__main__':
+    main()
