@@ -17,6 +17,7 @@ import glob
 import json
 import os
 import resource
+import signal
 import sys
 
 import endurance
@@ -94,6 +95,7 @@ def main(words):
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     try:
         main(sys.argv[1:])
     except Void as void:

@@ -3,11 +3,12 @@ How many messages per second, how long each takes, and what that costs in CPU, a
 service alone, with one worker, with two, and with Coze by HTTP/2 and TLS.
 """
 from generators import Void, wrk
-from servers import Field, forget, service, service_target
+from servers import Asker, Field, forget, service, service_target
 from usage import Meter, settle
 
 MOST_OF_REFERENCE = 256  # clients; with more, only what its queue is like would be measured
 WORKER_CLIENTS = 64
+WARM = 30
 
 
 def measured(target, route, clients, seconds):
@@ -23,12 +24,23 @@ def measured(target, route, clients, seconds):
     return found
 
 
+def warm(field):
+    """What is made once must not count."""
+    for target in field.targets:
+        asker = Asker(target.port)
+        for _ in range(WARM):
+            asker.ask(target.chat)
+            asker.ask(target.stream)
+        asker.close()
+
+
 def measure(options):
     """A list of measurements. The servers take turns, so that a change of the machine meets all of them."""
     found = []
     with Field() as field:
         turns = [(field.straight, 'both'), (field.service, 'chat'), (field.service, 'stream'), (field.reference, 'chat'),
                  (field.reference, 'stream')]
+        warm(field)
         for clients in options.clients:
             for run in range(options.runs):
                 for target, route in turns:
