@@ -126,9 +126,9 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 			return bad(scan, "a second request id on one connection");
 		if (id != 0 && record.type != (scan->head_complete ? TYPE_STDIN : TYPE_PARAMS))
 			return bad(scan, "a record that is out of order");
-		if (id != 0 && !scan->head_complete && record.content_len == 0 &&
-		    record.total_len > HEADER_LEN)
-			return bad(scan, "padding where the parameters end"); /* see record.h */
+		if (!scan->head_complete && (id == 0 || record.content_len == 0) &&
+		    record.total_len > HEADER_LEN + record.content_len)
+			return bad(scan, "padding that libfcgi takes for records");
 		scan->bytes = at + record.total_len;
 		if (record.total_len > len - at)
 			return RECORD_MORE;

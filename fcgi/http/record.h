@@ -2,8 +2,8 @@
  * record.h - looks at FastCGI records without consuming them (FastCGI specification 1.0, sections 3 to 5).
  *
  * Tells whether a whole request lies in a buffer, and refuses what a web server's responder request never holds, so
- * that libfcgi is only ever given complete and well-formed input. Padding in the empty record that ends the parameters is
- * well-formed, but refused, too: libfcgi takes such bytes for the records that follow. No web server sends any there.
+ * that libfcgi is only ever given complete and well-formed input. Padding behind BEGIN_REQUEST and in the empty record that ends the
+ * parameters is well-formed, but refused, too: libfcgi takes such bytes for the records that follow. No web server sends any.
  * Pure: no socket, no state but the caller's.
  */
 #ifndef HTTP_RECORD_H

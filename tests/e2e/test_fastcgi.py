@@ -138,7 +138,10 @@ def test_records_of_every_size(worker):
 
 
 def test_padding_where_nginx_has_none(worker):
-    """In the empty record that ends a stream: allowed, but behind the parameters libfcgi trips over it. It may be refused."""
+    """Allowed, but before and behind the parameters libfcgi trips over it."""
+    with Link(worker) as link:
+        link.send(record(fastcgi.BEGIN, struct.pack('>HB5x', fastcgi.RESPONDER, 0), padding=8) + HEAD[16:] + END)
+        assert link.until_closed() == b''
     for kinds in ((fastcgi.PARAMS,), (fastcgi.STDIN,), (fastcgi.PARAMS, fastcgi.STDIN)):
         ends = [record(kind, padding=8 if kind in kinds else 0) for kind in (fastcgi.PARAMS, fastcgi.STDIN)]
         with Link(worker) as link:

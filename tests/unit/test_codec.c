@@ -152,7 +152,8 @@ static void test_codec_reads_random_requests(void **state)
 		size_t records[2] = { next_random(&seed) % 4, next_random(&seed) % 4 };
 
 		buf_init(&out, 10000);
-		put_begin(&out, 1, false);
+		put_record(&out, FCGI_BEGIN, 1, "\0\1\0\0\0\0\0", 8,
+			   next_random(&seed) % 8 == 0 ? next_random(&seed) % 256 : 0);
 		for (unsigned stream = 0; stream < 2; stream++) {
 			for (size_t k = 0; k < records[stream]; k++) {
 				size_t len = 4 + next_random(&seed) % 200;
@@ -170,7 +171,7 @@ static void test_codec_reads_random_requests(void **state)
 		taken += same_reading(buf_bytes(&out), buf_size(&out));
 		buf_free(&out);
 	}
-	assert_true(taken > 10000);
+	assert_true(taken > 5000);
 }
 
 /* Should libfcgi ever read on behind a request's end: there is nothing of the one before. */

@@ -84,8 +84,10 @@ static size_t reference(const unsigned char *p, size_t len)
 			memcpy(params + params_len, body, content);
 			params_len += content;
 		}
-		if (phase == 1 && content == 0 && (total > 8 || !are_pairs(params, params_len)))
-			break; /* padding there: by the specification it may be, but see record.h */
+		if (phase == 1 && content == 0 && !are_pairs(params, params_len))
+			break;
+		if ((phase == 0 || (phase == 1 && content == 0)) && p[at + 6] > 0)
+			break; /* by the specification it may be, but see record.h */
 		at += total;
 		if (phase == 2 && content == 0) {
 			result = at;
@@ -309,6 +311,7 @@ enum mistake {
 	CUT_PAIR,
 	CUT_LENGTH,
 	HUGE_LENGTH,
+	PADDED_BEGIN,
 	PADDED_END,
 	MISTAKES
 };
@@ -330,6 +333,9 @@ static void put_mistake(struct buf *out, enum mistake mistake)
 		return;
 	case BEGIN_SHORT:
 		put_record(out, FCGI_BEGIN, 1, begin, 7, 1);
+		return;
+	case PADDED_BEGIN:
+		put_record(out, FCGI_BEGIN, 1, begin, 8, 8);
 		return;
 	case AUTHORIZER:
 		put_record(out, FCGI_BEGIN, 1, authorizer, 8, 0);
