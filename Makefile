@@ -107,7 +107,7 @@ FUZZER  = BUILD=build/libfuzzer CC=clang FORTIFY=-U_FORTIFY_SOURCE FUZZ_MAIN=-fs
 	EXTRA='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 SECONDS = 60
 fuzz fuzz-merge: install-lint
-	@$(MAKE) --no-print-directory fuzz-targets $(FUZZER)
+	@$(MAKE) --no-print-directory fuzz-targets $(FUZZER) $(if $(TARGET),FUZZ='$(TARGET)')
 	@tests/fuzz/run $@ build/libfuzzer/fuzz '$(SECONDS)' $(TARGET)
 fuzz: ## look for inputs that break a parser: every fuzz target for SECONDS=60 (TARGET=sse: just that one)
 fuzz-merge: ## take what `make fuzz` found into tests/fuzz/corpus, as few files as cover the same
