@@ -172,11 +172,11 @@ static void read_printed(struct environment *env, const char *p, bool *same)
 {
 	while (*p != '\0') {
 		size_t name = strcspn(p, "=");
+		const char *rest = p + name + 1;
 		struct buf value;
 
 		CHECK(p[name] == '=' && strspn(p, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == name);
 		buf_init(&value, ROOM);
-		const char *rest = p + name + 1;
 		read_shell_word(&rest, &value);
 		if (buf_size(&value) == 0 && strncmp(p, "ALLOWED_ORIGINS=", 16) == 0)
 			*same = false; /* an empty variable counts as unset; an empty file does not */

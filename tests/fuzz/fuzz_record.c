@@ -64,45 +64,66 @@ static bool pairs_end(const struct buf *pairs)
 	return true;
 }
 
-/* The verdict by a plain reading, record for record. */
+/* A plain reading, record for record. */
+struct reading {
+	unsigned id;       /* 0 until the request has begun */
+	unsigned expected; /* type of the next record */
+	struct buf pairs;
+};
+
+/* What a whole record makes of the request. */
+static enum record_verdict read_content(struct reading *reading, unsigned id, const unsigned char *content,
+					size_t len)
+{
+	switch (reading->expected) {
+	case FCGI_BEGIN:
+		reading->id = id;
+		reading->expected = FCGI_PARAMS;
+		return id != 0 && len == 8 && content[0] == 0 && content[1] == 1 ? RECORD_MORE : RECORD_BAD;
+	case FCGI_PARAMS:
+		buf_append(&reading->pairs, content, len);
+		if (len > 0)
+			return RECORD_MORE;
+		reading->expected = FCGI_STDIN;
+		return pairs_end(&reading->pairs) ? RECORD_MORE : RECORD_BAD;
+	default:
+		return len > 0 ? RECORD_MORE : RECORD_COMPLETE;
+	}
+}
+
+/* *total: the bytes that it took; all that are left when it is cut off. */
+static enum record_verdict read_record(struct reading *reading, const unsigned char *p, size_t left,
+				       size_t *total)
+{
+	unsigned id;
+	size_t len;
+
+	*total = left;
+	if (p[0] != 1)
+		return RECORD_BAD;
+	if (left < RECORD_HEADER)
+		return RECORD_MORE;
+	id = (unsigned)(p[2] << 8 | p[3]);
+	len = (size_t)(p[4] << 8 | p[5]);
+	if (p[1] != reading->expected || (reading->id != 0 && id != reading->id))
+		return RECORD_BAD;
+	if (reading->id != 0 && reading->expected == FCGI_PARAMS && len == 0 && p[6] > 0)
+		return RECORD_BAD; /* see record.h */
+	if (left < RECORD_HEADER + len + p[6])
+		return RECORD_MORE;
+	*total = RECORD_HEADER + len + p[6];
+	return read_content(reading, id, p + RECORD_HEADER, len);
+}
+
 static enum record_verdict plain_verdict(const char *bytes, size_t len)
 {
-	const unsigned char *p = (const unsigned char *)bytes;
-	unsigned id = 0, expected = FCGI_BEGIN;
-	struct buf pairs;
+	struct reading reading = { .expected = FCGI_BEGIN };
 	enum record_verdict verdict = RECORD_MORE;
 
-	buf_init(&pairs, ROOM);
-	for (size_t at = 0, total; verdict == RECORD_MORE && at < len; at += total) {
-		size_t content = len - at < RECORD_HEADER ? 0 : (size_t)p[at + 4] << 8 | p[at + 5];
-
-		total = RECORD_HEADER + content + (len - at < RECORD_HEADER ? 0 : p[at + 6]);
-		if (p[at] != 1)
-			verdict = RECORD_BAD;
-		if (verdict == RECORD_BAD || len - at < RECORD_HEADER)
-			break;
-		if (p[at + 1] != expected || (id != 0 && (unsigned)(p[at + 2] << 8 | p[at + 3]) != id))
-			verdict = RECORD_BAD;
-		if (id != 0 && expected == FCGI_PARAMS && content == 0 && p[at + 6] > 0)
-			verdict = RECORD_BAD; /* see record.h */
-		if (verdict == RECORD_BAD || len - at < total)
-			break;
-		if (expected == FCGI_BEGIN) {
-			id = (unsigned)(p[at + 2] << 8 | p[at + 3]);
-			if (id == 0 || content != 8 || p[at + 8] != 0 || p[at + 9] != 1)
-				verdict = RECORD_BAD;
-			expected = FCGI_PARAMS;
-		} else if (expected == FCGI_PARAMS && content > 0) {
-			buf_append(&pairs, p + at + RECORD_HEADER, content);
-		} else if (expected == FCGI_PARAMS) {
-			if (!pairs_end(&pairs))
-				verdict = RECORD_BAD;
-			expected = FCGI_STDIN;
-		} else if (content == 0) {
-			verdict = RECORD_COMPLETE;
-		}
-	}
-	buf_free(&pairs);
+	buf_init(&reading.pairs, ROOM);
+	for (size_t at = 0, total; verdict == RECORD_MORE && at < len; at += total)
+		verdict = read_record(&reading, (const unsigned char *)bytes + at, len - at, &total);
+	buf_free(&reading.pairs);
 	return verdict;
 }
 

@@ -31,6 +31,7 @@ static void heard_init(struct heard *heard, unsigned stop_after)
 
 /* ---- the parser, given pieces ---- */
 
+/* In pieces of `piece` bytes; 0: of a few, as `seed` has it; with both 0: whole. */
 static enum err feed_pieces(struct sse *sse, struct input stream, size_t piece, uint64_t seed)
 {
 	enum err rc = ERR_OK;
