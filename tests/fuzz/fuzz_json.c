@@ -4,12 +4,11 @@
  * Input: a byte (how much may be written at once), then the text; what is no UTF-8 in it is repaired first, as it is for
  * every text that comes in.
  */
-#include "fuzz.h"
-
 #include <json-c/json.h>
 
 #include "base/json.h"
 #include "chat/chat_api.h"
+#include "plain.h"
 
 #define ROOM (1024 * 1024)
 
@@ -40,19 +39,6 @@ static struct json_object *member(struct json_object *object, const char *name)
 
 	CHECK(json_object_object_get_ex(object, name, &value));
 	return value;
-}
-
-/* No byte at which a client that cuts the stream into lines would tear it. */
-static void check_one_line(const struct buf *json)
-{
-	const char *p = buf_bytes(json);
-	size_t size = buf_size(json);
-
-	CHECK(utf8_valid(p, size));
-	for (size_t i = 0; i < size; i++)
-		CHECK((unsigned char)p[i] >= 0x20);
-	CHECK(memmem(p, size, "\xC2\x85", 2) == NULL);
-	CHECK(memmem(p, size, "\xE2\x80\xA8", 3) == NULL && memmem(p, size, "\xE2\x80\xA9", 3) == NULL);
 }
 
 static void check_string(const char *text, size_t len)

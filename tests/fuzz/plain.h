@@ -87,4 +87,17 @@ static inline bool plain_id(const char *text, size_t len)
 	return true;
 }
 
+/* No byte at which a client that cuts the stream into lines would tear it. */
+static inline void check_one_line(const struct buf *json)
+{
+	const char *p = buf_bytes(json);
+	size_t size = buf_size(json);
+
+	CHECK(!json->failed && plain_utf8(p, size) == size);
+	for (size_t i = 0; i < size; i++)
+		CHECK((unsigned char)p[i] >= 0x20);
+	CHECK(memmem(p, size, "\xC2\x85", 2) == NULL);
+	CHECK(memmem(p, size, "\xE2\x80\xA8", 3) == NULL && memmem(p, size, "\xE2\x80\xA9", 3) == NULL);
+}
+
 #endif
