@@ -23,6 +23,14 @@
 	30L /* older idle connections are not reused: the peer may be closing them just now */
 #define CONNECTIONS_KEPT 1024L
 
+/*
+ * libcurl's buffers of a call, which it holds as long as the answer streams. What is read at once, 16 KiB by default: not less
+ * over HTTP/2, where libcurl 7.88 may leave what does not fit unread until more comes. What is sent at once, 64 KiB by default:
+ * this is the least that it takes.
+ */
+#define RECEIVE_BUFFER 4096L
+#define SEND_BUFFER    16384L
+
 enum call_state {
 	CALL_STARTING, /* waits for libcurl to return */
 	CALL_RUNNING,
@@ -34,9 +42,8 @@ struct call {
 	struct transport *transport;
 	struct call *prev, *next; /* in one of the transport's lists, by state */
 	enum call_state state;
-	CURL *easy; /* NULL once removed */
-	char *url;
-	struct buf body;
+	CURL *easy;      /* NULL once removed */
+	struct buf body; /* until it has left */
 	const struct call_ops *ops;
 	void *arg;
 	enum metrics_call counts_as;
@@ -171,7 +178,6 @@ static void on_call_timer_closed(uv_handle_t *handle)
 	struct transport *transport = call->transport;
 
 	buf_free(&call->body);
-	free(call->url);
 	free(call);
 	transport->closing_timers--;
 	free_transport_if_done(transport);
@@ -256,6 +262,22 @@ static enum body_kind kind_of(const char *content_type)
 	return strcasestr(content_type, "json") != NULL ? BODY_JSON : BODY_OTHER;
 }
 
+/*
+ * The answer has begun: a request that has left as a whole is not needed any more, and an answer may take minutes. It could
+ * only be sent again before this (on_before_sending). Setting the size of libcurl's buffer frees it.
+ */
+static void drop_request(struct call *call)
+{
+	curl_off_t sent = 0;
+
+	if (!call->post || curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent) != CURLE_OK ||
+	    sent < (curl_off_t)buf_size(&call->body))
+		return;
+	curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, NULL);
+	curl_easy_setopt(call->easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
+	buf_free(&call->body);
+}
+
 static void tell_head(struct call *call)
 {
 	struct call_head head = { .logid = "" };
@@ -273,6 +295,7 @@ static void tell_head(struct call *call)
 	head.kind = kind_of(content_type);
 	call->status = head.status;
 	metric_observe(&metrics->counters.first_byte_time, (uv_hrtime() - call->started_ns) / 1000);
+	drop_request(call);
 	call->ops->on_head(call->arg, &head);
 }
 
@@ -307,7 +330,7 @@ static size_t on_write(char *bytes, size_t size, size_t count, void *arg)
 static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
 	struct call *call = arg;
-	bool allowed = call->sendings++ == 0 || !call->post || call->may_repeat;
+	bool allowed = call->sendings++ == 0 || (!call->head_seen && (!call->post || call->may_repeat));
 
 	(void)ip;
 	(void)local_ip;
@@ -578,6 +601,7 @@ static void set_lasting_options(struct transport *transport, CURL *easy)
 {
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
 			 1L); /* else giving up waits for a slow name look-up to end */
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -590,6 +614,7 @@ static void set_lasting_options(struct transport *transport, CURL *easy)
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_sending);
 	if (!transport->secure) {
+		curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
 		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 		return;
 	}
@@ -614,11 +639,24 @@ static CURL *take_easy(struct transport *transport)
 	return easy;
 }
 
+static bool set_url(CURL *easy, const char *base, const char *path)
+{
+	size_t size = strlen(base) + strlen(path) + 1;
+	char *url = malloc(size);
+	bool good;
+
+	if (url == NULL)
+		return false;
+	snprintf(url, size, "%s%s", base, path);
+	good = curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK; /* copied */
+	free(url);
+	return good;
+}
+
 static void set_options(struct call *call)
 {
 	CURL *easy = call->easy;
 
-	curl_easy_setopt(easy, CURLOPT_URL, call->url);
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
@@ -631,16 +669,6 @@ static void set_options(struct call *call)
 	}
 }
 
-static bool join_url(struct call *call, const char *path)
-{
-	size_t size = strlen(call->transport->base_url) + strlen(path) + 1;
-
-	call->url = malloc(size);
-	if (call->url != NULL)
-		snprintf(call->url, size, "%s%s", call->transport->base_url, path);
-	return call->url != NULL;
-}
-
 enum err call_start(struct call **out, struct transport *transport, const struct call_spec *spec,
 		    const struct call_ops *ops, void *arg)
 {
@@ -650,7 +678,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 		return ERR_NOMEM;
 	call->transport = transport;
 	call->easy = take_easy(transport);
-	if (call->easy == NULL || !join_url(call, spec->path)) {
+	if (call->easy == NULL || !set_url(call->easy, transport->base_url, spec->path)) {
 		if (call->easy != NULL)
 			keep_easy(transport, call->easy, true);
 		free(call);
