@@ -1,5 +1,8 @@
 /*
  * codec.c - see codec.h.
+ *
+ * libfcgi opens 8.5 KiB of buffers for the answer with each request, which a stream would hold for minutes. So a request
+ * gives them up, and takes some again for each write.
  */
 #include "http/codec.h"
 
@@ -12,8 +15,9 @@
 #include <unistd.h>
 
 #define FILE_SIZE \
-	(128 * 1024)   /* CODEC_WRITE_MAX bytes with the headers of their records; CODEC_SMALL fits, too */
-#define READ_SIZE 8192 /* of libfcgi's buffers */
+	(128 * 1024)      /* CODEC_WRITE_MAX bytes with the headers of their records; CODEC_SMALL fits, too */
+#define READ_SIZE    8192 /* of libfcgi's buffers */
+#define WRITERS_KEPT 16
 
 /* A file in memory, mapped: libfcgi sees a descriptor, we see bytes. */
 struct memory_file {
@@ -21,12 +25,20 @@ struct memory_file {
 	char *bytes;
 };
 
+/* The streams that answers are written with, each at its turn: `out` and `err` of a request that has nothing else any more. */
+struct writer {
+	FCGX_Request fcgx; /* its streams point to it */
+	struct writer *next;
+};
+
 struct codec {
 	struct memory_file in, out;
+	struct writer *writers; /* not in use */
+	size_t writer_count;
 };
 
 struct codec_request {
-	FCGX_Request fcgx;
+	FCGX_Request fcgx; /* its parameters; it has no streams */
 };
 
 /* ---- memory files ---- */
@@ -67,8 +79,20 @@ enum err codec_open(struct codec **out, struct error *why)
 	return ERR_OK;
 }
 
+static void writer_free(struct writer *writer)
+{
+	FCGX_Free(&writer->fcgx, 0);
+	free(writer);
+}
+
 void codec_close(struct codec *codec)
 {
+	while (codec->writers != NULL) {
+		struct writer *writer = codec->writers;
+
+		codec->writers = writer->next;
+		writer_free(writer);
+	}
 	memory_close(&codec->in, FILE_SIZE);
 	memory_close(&codec->out, FILE_SIZE);
 	free(codec);
@@ -101,39 +125,69 @@ static void reopen(struct memory_file *file)
 		abort();
 }
 
-static bool decode(struct codec_request *request, int fd, struct buf *body)
+/* libfcgi reads a request from `fd`, up to its body. */
+static bool accept_request(FCGX_Request *fcgx, int fd)
 {
-	FCGX_InitRequest(&request->fcgx, -1, FCGI_FAIL_ACCEPT_ON_INTR);
-	request->fcgx.ipcFd = fd;
-	request->fcgx.keepConnection = 1;
+	FCGX_InitRequest(fcgx, -1, FCGI_FAIL_ACCEPT_ON_INTR);
+	fcgx->ipcFd = fd;
+	fcgx->keepConnection = 1;
 	/* If libfcgi closes the descriptor after all, on what record_scan() should have refused, then without lingering. */
-	FCGX_Detach(&request->fcgx);
-	if (FCGX_Accept_r(&request->fcgx) != 0)
+	FCGX_Detach(fcgx);
+	if (FCGX_Accept_r(fcgx) != 0)
 		return false;
-	read_body(request->fcgx.in, body);
-	FCGX_FreeStream(&request->fcgx.in); /* 8 KiB that a stream would hold for minutes */
-	request->fcgx.ipcFd = -1;
+	fcgx->ipcFd = -1;
+	return true;
+}
+
+static void writer_keep(struct codec *codec, struct writer *writer)
+{
+	if (codec == NULL || codec->writer_count == WRITERS_KEPT) {
+		writer_free(writer);
+		return;
+	}
+	writer->next = codec->writers;
+	codec->writers = writer;
+	codec->writer_count++;
+}
+
+/* The request keeps its parameters; the streams for its answer go to whoever writes next. */
+static bool decode(struct codec *codec, struct codec_request *request, struct writer *writer, int fd,
+		   struct buf *body)
+{
+	if (!accept_request(&writer->fcgx, fd)) {
+		writer_free(writer);
+		return false;
+	}
+	writer->fcgx.ipcFd = fd;
+	read_body(writer->fcgx.in, body);
+	writer->fcgx.ipcFd = -1;
+	FCGX_FreeStream(&writer->fcgx.in);
+	request->fcgx = writer->fcgx;
+	request->fcgx.out = request->fcgx.err = NULL;
+	writer->fcgx.paramsPtr = NULL;
+	writer->fcgx.envp = NULL;
+	writer_keep(codec, writer);
 	return true;
 }
 
 struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_t len, struct buf *body)
 {
 	struct codec_request *request = calloc(1, sizeof *request);
+	struct writer *writer = calloc(1, sizeof *writer);
 	struct memory_file file;
 	bool own = codec == NULL || len > CODEC_SMALL;
 	bool decoded;
 
-	if (request == NULL)
-		return NULL;
-	if (!own)
-		file = codec->in;
-	else if (!memory_open(&file, len)) {
+	if (request == NULL || writer == NULL || (own && !memory_open(&file, len))) {
 		free(request);
+		free(writer);
 		return NULL;
 	}
+	if (!own)
+		file = codec->in;
 	memcpy(file.bytes, bytes, len);
 	lseek(file.fd, 0, SEEK_SET);
-	decoded = decode(request, file.fd, body);
+	decoded = decode(codec, request, writer, file.fd, body);
 	if (!decoded && !own)
 		reopen(&codec->in);
 	else if (!own)
@@ -144,7 +198,6 @@ struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_
 			close(file.fd);
 	}
 	if (!decoded) {
-		FCGX_Free(&request->fcgx, 0);
 		free(request);
 		return NULL;
 	}
@@ -181,25 +234,73 @@ static bool send_all(int fd, const char *bytes, size_t len)
 	return true;
 }
 
-bool codec_write(struct codec *codec, struct codec_request *request, int fd, const char *bytes, size_t len,
-		 bool last)
+/* Streams for an answer, from the smallest request there is when none are left: libfcgi has no other way to them. */
+static struct writer *writer_make(struct codec *codec)
 {
-	FCGX_Stream *out = request->fcgx.out;
-	bool small =
-	    len <= READ_SIZE - 64; /* with its headers it fits libfcgi's buffer: one write as it is */
-	bool good = true;
-	off_t size;
+	static const char request[] = {
+		1, 1, 0, 1, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 4, 0, 1, 0, 0, 0, 0
+	};
+	struct writer *writer = calloc(1, sizeof *writer);
 
-	request->fcgx.ipcFd = small ? fd : codec->out.fd;
-	if (!small)
-		lseek(codec->out.fd, 0, SEEK_SET);
-	if (len > 0 && FCGX_PutStr(bytes, (int)len, out) < 0)
+	if (writer == NULL)
+		return NULL;
+	memcpy(codec->in.bytes, request, sizeof request);
+	lseek(codec->in.fd, 0, SEEK_SET);
+	if (!accept_request(&writer->fcgx, codec->in.fd)) {
+		reopen(&codec->in);
+		writer_free(writer);
+		return NULL;
+	}
+	FCGX_FreeStream(&writer->fcgx.in);
+	return writer;
+}
+
+static struct writer *writer_take(struct codec *codec)
+{
+	struct writer *writer = codec->writers;
+
+	if (writer == NULL)
+		return writer_make(codec);
+	codec->writers = writer->next;
+	codec->writer_count--;
+	return writer;
+}
+
+/* libfcgi writes to `fd`; on `last` it closes the streams. */
+static bool encode(FCGX_Request *fcgx, int fd, const char *bytes, size_t len, bool last)
+{
+	bool good = true;
+
+	fcgx->ipcFd = fd;
+	if (len > 0 && FCGX_PutStr(bytes, (int)len, fcgx->out) < 0)
 		good = false;
 	if (last)
-		FCGX_FClose(request->fcgx.err);
-	if ((last ? FCGX_FClose(out) : FCGX_FFlush(out)) < 0)
+		FCGX_FClose(fcgx->err);
+	if ((last ? FCGX_FClose(fcgx->out) : FCGX_FFlush(fcgx->out)) < 0)
 		good = false;
-	request->fcgx.ipcFd = -1;
+	fcgx->ipcFd = -1;
+	return good;
+}
+
+bool codec_write(struct codec *codec, const struct codec_request *request, int fd, const char *bytes,
+		 size_t len, bool last)
+{
+	struct writer *writer = writer_take(codec);
+	bool small =
+	    len <= READ_SIZE - 64; /* with its headers it fits libfcgi's buffer: one write as it is */
+	bool good;
+	off_t size;
+
+	if (writer == NULL)
+		return false;
+	writer->fcgx.requestId = request->fcgx.requestId;
+	if (!small)
+		lseek(codec->out.fd, 0, SEEK_SET);
+	good = encode(&writer->fcgx, small ? fd : codec->out.fd, bytes, len, last);
+	if (last || !good)
+		writer_free(writer);
+	else
+		writer_keep(codec, writer);
 	if (small || !good)
 		return good;
 	size = lseek(codec->out.fd, 0, SEEK_CUR);

@@ -37,7 +37,7 @@ const char *codec_param(const struct codec_request *request, const char *name);
  * Sends at most CODEC_WRITE_MAX bytes of answer to the socket `fd` in one write, and, if `last`, the end of the request.
  * The socket must be blocking and writable: then this does not wait. False when it is broken.
  */
-bool codec_write(struct codec *codec, struct codec_request *request, int fd, const char *bytes, size_t len,
-		 bool last);
+bool codec_write(struct codec *codec, const struct codec_request *request, int fd, const char *bytes,
+		 size_t len, bool last);
 
 #endif

@@ -1,8 +1,12 @@
 /*
  * test_codec.c - libfcgi reads each request that record_scan() takes just as a plain reader of the specification does, and
- * never a byte that is not the request's.
+ * never a byte that is not the request's; and answers go out in any order.
  */
 #include "unit.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "fastcgi_bytes.h"
 #include "http/codec.h"
@@ -205,12 +209,127 @@ static void test_codec_keeps_nothing_of_a_request(void **state)
 	buf_free(&body);
 }
 
+/* ---- answers ---- */
+
+static struct codec_request *read_request(unsigned id)
+{
+	struct codec_request *request;
+	struct buf bytes, body;
+
+	buf_init(&bytes, 1000);
+	buf_init(&body, 100000);
+	put_begin(&bytes, id, true);
+	put_record(&bytes, FCGI_PARAMS, id, NULL, 0, 0);
+	put_record(&bytes, FCGI_STDIN, id, NULL, 0, 0);
+	request = codec_decode(codec, buf_bytes(&bytes), buf_size(&bytes), &body);
+	assert_non_null(request);
+	buf_free(&bytes);
+	buf_free(&body);
+	return request;
+}
+
+/* Writes a piece of an answer and takes what has come out. */
+static void write_piece(struct buf *got, const struct codec_request *request, const char *text, size_t len,
+			bool last)
+{
+	int ends[2];
+	ssize_t came;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	assert_true(codec_write(codec, request, ends[0], text, len, last));
+	close(ends[0]);
+	while ((came = read(ends[1], buf_room(got, 100000), 100000)) > 0)
+		buf_claim(got, (size_t)came);
+	close(ends[1]);
+}
+
+/* Takes the records of an answer apart: its text, and whether the request has ended. All must bear the id. */
+static bool read_answer(struct buf *text, const struct buf *answer, unsigned id)
+{
+	const unsigned char *p = (const unsigned char *)buf_bytes(answer);
+	bool ended = false;
+
+	for (size_t at = 0; at < buf_size(answer);) {
+		size_t len = p[at + 4] * 256u + p[at + 5];
+
+		assert_false(ended);
+		assert_int_equal(p[at + 2] * 256u + p[at + 3], id);
+		if (p[at + 1] == 6)
+			buf_append(text, p + at + 8, len);
+		else
+			assert_int_equal(p[at + 1], 3);
+		ended = p[at + 1] == 3;
+		at += 8 + len + p[at + 6];
+	}
+	return ended;
+}
+
+/* More requests at a time than there are streams kept; each of them ends after another one has gone on. */
+static void test_codec_answers_many_requests_at_a_time(void **state)
+{
+	enum { MANY = 50, LARGE = 20000 };
+	struct codec_request *requests[MANY];
+	struct buf answers[MANY], text;
+	char *large = get_memory(LARGE);
+
+	(void)state;
+	memset(large, 'l', LARGE);
+	for (unsigned i = 0; i < MANY; i++) {
+		requests[i] = read_request(300 + i);
+		buf_init(&answers[i], 1000000);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		write_piece(&answers[i], requests[i], "first ", 6, false);
+		write_piece(&answers[MANY - 1 - i], requests[MANY - 1 - i], large, LARGE, false);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		write_piece(&answers[i], requests[i], i % 2 ? "last" : "", i % 2 ? 4 : 0, true);
+		codec_free(requests[i]);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		buf_init(&text, 1000000);
+		assert_true(read_answer(&text, &answers[i], 300 + i));
+		assert_int_equal(buf_size(&text), 6 + LARGE + (i % 2 ? 4 : 0));
+		assert_true(memmem(buf_bytes(&text), buf_size(&text), "first ", 6) != NULL);
+		buf_free(&text);
+		buf_free(&answers[i]);
+	}
+	free(large);
+}
+
+static void test_codec_goes_on_after_a_broken_connection(void **state)
+{
+	struct codec_request *broken = read_request(1), *other = read_request(2);
+	struct buf answer, text;
+	int ends[2];
+
+	(void)state;
+	signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	close(ends[1]);
+	assert_false(codec_write(codec, broken, ends[0], BYTES("nobody reads this"), false));
+	assert_false(codec_write(codec, broken, ends[0], BYTES("nor this"), true));
+	close(ends[0]);
+	buf_init(&answer, 1000000);
+	buf_init(&text, 1000000);
+	write_piece(&answer, other, BYTES("but this"), true);
+	assert_true(read_answer(&text, &answer, 2));
+	assert_int_equal(buf_size(&text), 8);
+	assert_memory_equal(buf_bytes(&text), "but this", 8);
+	buf_free(&answer);
+	buf_free(&text);
+	codec_free(broken);
+	codec_free(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_codec_reads_what_the_scan_took),
 		cmocka_unit_test(test_codec_reads_random_requests),
 		cmocka_unit_test(test_codec_keeps_nothing_of_a_request),
+		cmocka_unit_test(test_codec_answers_many_requests_at_a_time),
+		cmocka_unit_test(test_codec_goes_on_after_a_broken_connection),
 	};
 
 	return cmocka_run_group_tests(tests, open_codec, close_codec);
