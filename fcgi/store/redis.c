@@ -8,17 +8,16 @@
 #include "store/redis.h"
 
 #include <assert.h>
-#include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
-#include "store/redis_socket.h"
+#include "store/redis_link.h"
 #include "store/redis_url.h"
 #include "store/resp.h"
 
@@ -38,6 +37,9 @@ enum redis_state {
 	REDIS_READY
 };
 
+/* What a new connection is asked before it is used, beside the loading of the scripts, which comes last. */
+enum redis_step { STEP_LOGIN, STEP_ROLE, STEP_PING, STEP_CHANNEL, STEP_DATABASE, STEP__COUNT };
+
 struct redis {
 	uv_loop_t *loop;
 	struct redis_options options;
@@ -45,7 +47,7 @@ struct redis {
 	struct redis_place place; /* of the server: of `url`, or where the locator said last */
 	struct redis_follower follower;
 	enum redis_state state;
-	redisAsyncContext *context; /* NULL before CONNECTING */
+	struct redis_link *link; /* NULL before CONNECTING */
 	uv_getaddrinfo_t resolver;
 	uv_timer_t retry;       /* DOWN: when to try again */
 	uv_timer_t limit;       /* LOCATING to PREPARING: connect_ms; READY: the oldest command's limit */
@@ -55,8 +57,9 @@ struct redis {
 	bool in_round_end;
 	unsigned open_handles;
 	uint64_t backoff_ms;
-	unsigned attempts;            /* that failed, since it was ready last */
-	unsigned preparing;           /* answers still to come in PREPARING */
+	unsigned attempts; /* that failed, since it was ready last */
+	enum redis_step steps[STEP__COUNT];
+	size_t step_count, answered;  /* PREPARING: of `steps`; answers so far */
 	char (*sha)[SHA_LEN + 1];     /* per script, as Redis told */
 	struct command *first, *last; /* sent and not answered, oldest first */
 	struct command *overdue;      /* the first one, when its time was seen to be up; else NULL */
@@ -152,10 +155,29 @@ static void count(const struct redis *redis, enum metrics_redis from, enum metri
 			    to < METRICS_REDIS__COUNT ? &gauges[to] : NULL);
 }
 
-/* Drops the connection, if any; hiredis then fails every command through on_reply(). */
+static struct command *take_first(struct redis *redis)
+{
+	struct command *command = redis->first;
+
+	redis->first = command->next;
+	redis->unanswered--;
+	if (redis->overdue == command)
+		redis->overdue = NULL;
+	return command;
+}
+
+static void answer(struct command *command, enum err err, const redisReply *reply)
+{
+	if (err != ERR_OK)
+		metric_add(&metrics->counters.redis_failures, 1);
+	command->fn(command->arg, err, (const struct redis_reply *)reply);
+	free(command);
+}
+
+/* Drops the connection, if any, and fails every command. */
 static void go_down(struct redis *redis, const char *why)
 {
-	redisAsyncContext *context = redis->context;
+	struct redis_link *link = redis->link;
 
 	if (redis->state == REDIS_DOWN)
 		return;
@@ -164,12 +186,14 @@ static void go_down(struct redis *redis, const char *why)
 	log_down(redis, why);
 	redis->attempts = redis->state == REDIS_READY ? 0 : redis->attempts + 1;
 	redis->state = REDIS_DOWN;
-	redis->context = NULL;
+	redis->link = NULL;
 	uv_timer_stop(&redis->limit);
-	if (context != NULL)
-		redisAsyncFree(context);
+	if (link != NULL)
+		redis_link_close(link);
 	redis->fresh = redis->fresh_bytes = 0;
 	schedule_retry(redis);
+	while (redis->first != NULL)
+		answer(take_first(redis), ERR_STORE, NULL);
 }
 
 static void on_retry(uv_timer_t *timer)
@@ -230,53 +254,37 @@ static void enqueue(struct command *command, size_t bytes)
 		uv_timer_start(&redis->limit, on_command_limit, redis->options.command_ms, 0);
 }
 
-/* Answers come in the order of the commands, so this is mostly the first one. */
-static void dequeue(struct command *command)
+/* Hands a whole command to the connection. */
+static enum err send_bytes(struct command *command, const char *bytes, size_t size)
 {
 	struct redis *redis = command->redis;
-	struct command **link = &redis->first;
-	struct command *before = NULL;
+	enum err rc = redis_link_send(redis->link, bytes, size);
 
-	while (*link != NULL && *link != command) {
-		before = *link;
-		link = &(*link)->next;
-	}
-	if (*link == NULL)
-		return;
-	*link = command->next;
-	redis->unanswered--;
-	if (redis->overdue == command)
-		redis->overdue = NULL;
-	if (redis->last == command)
-		redis->last = before;
+	if (rc != ERR_OK)
+		return rc;
+	enqueue(command, size);
+	redis_end_round(redis);
+	return ERR_OK;
 }
-
-static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg);
 
 /* Redis forgot its scripts (SCRIPT FLUSH, a fail-over): send the whole source, which also loads it. */
 static bool send_source(struct command *command)
 {
-	struct redis *redis = command->redis;
-	const char *source = redis->options.scripts[command->script].source;
+	const char *source = command->redis->options.scripts[command->script].source;
 	size_t len = strlen(source), rest = command->size - command->rest;
 	char *bytes = malloc(2 * RESP_HEAD_MAX + resp_text_max(len) + rest);
+	enum err rc;
 	char *end;
-	int rc;
 
-	if (bytes == NULL || redis->context == NULL) {
-		free(bytes);
+	if (bytes == NULL)
 		return false;
-	}
 	end = resp_begin(bytes, command->count);
 	end = resp_text(end, "EVAL", 4);
 	end = resp_text(end, source, len);
 	memcpy(end, command->bytes + command->rest, rest);
-	rc = redisAsyncFormattedCommand(redis->context, on_reply, command, bytes,
-					(size_t)(end - bytes) + rest);
-	if (rc == REDIS_OK)
-		enqueue(command, (size_t)(end - bytes) + rest);
+	rc = send_bytes(command, bytes, (size_t)(end - bytes) + rest);
 	free(bytes);
-	return rc == REDIS_OK;
+	return rc == ERR_OK;
 }
 
 /* READONLY, OOM and the like come once per command: a line a second says enough, and one a minute of a Sentinel. */
@@ -299,28 +307,20 @@ static bool says_replica(const char *why)
 	return strncmp(why, "READONLY", 8) == 0 || strstr(why, "-READONLY ") != NULL;
 }
 
-static void on_reply(redisAsyncContext *context, void *reply_arg, void *arg)
+static void on_answer(struct redis *redis, const redisReply *reply)
 {
-	struct command *command = arg;
-	struct redis *redis = command->redis;
-	redisReply *reply = reply_arg;
-	bool good = reply != NULL && reply->type != REDIS_REPLY_ERROR;
+	struct command *command = take_first(redis);
 
-	dequeue(command);
-	if (good)
+	if (reply->type != REDIS_REPLY_ERROR) {
 		metric_observe(&metrics->counters.redis_time, (uv_hrtime() - command->sent_ns) / 1000);
-	if (reply != NULL && !good) {
-		if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 &&
-		    send_source(command))
-			return;
-		log_refusal(redis, reply->str);
+		answer(command, ERR_OK, reply);
+		return;
 	}
-	if (!good)
-		metric_add(&metrics->counters.redis_failures, 1);
-	command->fn(command->arg, good ? ERR_OK : ERR_STORE, good ? (const struct redis_reply *)reply : NULL);
-	free(command);
-	if (redis->options.locator != NULL && redis->context == context && reply != NULL && !good &&
-	    says_replica(reply->str))
+	if (command->script != SIZE_MAX && strncmp(reply->str, "NOSCRIPT", 8) == 0 && send_source(command))
+		return;
+	log_refusal(redis, reply->str);
+	answer(command, ERR_STORE, NULL);
+	if (redis->options.locator != NULL && says_replica(reply->str))
 		go_down(redis, "the server is no master any more");
 }
 
@@ -342,21 +342,17 @@ static struct command *command_new(struct redis *redis, const struct redis_arg *
 static enum err send_command(struct command *command, char *end, const struct redis_arg *args, size_t count,
 			     redis_reply_fn fn, void *arg)
 {
-	struct redis *redis = command->redis;
+	enum err rc;
 
 	for (size_t i = 0; i < count; i++)
 		end = resp_text(end, args[i].bytes, args[i].len);
 	command->size = (size_t)(end - command->bytes);
-	*end = '\0'; /* hiredis looks whether there is another argument behind the first */
 	command->fn = fn;
 	command->arg = arg;
-	if (redisAsyncFormattedCommand(redis->context, on_reply, command, command->bytes, command->size) !=
-	    REDIS_OK) {
+	rc = send_bytes(command, command->bytes, command->size);
+	if (rc != ERR_OK)
 		free(command);
-		return ERR_STORE;
-	}
-	enqueue(command, command->size);
-	return ERR_OK;
+	return rc;
 }
 
 enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count, redis_reply_fn fn,
@@ -399,7 +395,7 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 /* Of what has been commanded: is all of it in the socket? */
 static bool write_out(struct redis *redis)
 {
-	bool written = redis->state >= REDIS_PREPARING && redis_socket_flush(redis->context);
+	bool written = redis->state >= REDIS_PREPARING && redis_link_flush(redis->link);
 
 	redis->fresh = redis->fresh_bytes = 0;
 	return written;
@@ -435,11 +431,6 @@ void redis_end_round(struct redis *redis)
 		uv_prepare_start(&redis->round_end, on_round_end);
 }
 
-static void on_output(void *arg)
-{
-	redis_end_round(arg);
-}
-
 void redis_join_rounds(struct redis *redis, struct redis_round *round)
 {
 	struct redis_round **link = &redis->rounds;
@@ -469,22 +460,22 @@ static void come_up(struct redis *redis)
 		redis->on_ready(redis->ready_arg);
 }
 
-static void on_prepared(redisAsyncContext *context, void *reply_arg, void *arg)
+/* A message: {"message", channel, text}. */
+static void on_message(struct redis *redis, const redisReply *reply)
 {
-	struct redis *redis = context->data;
-	redisReply *reply = reply_arg;
-	char *sha = arg;
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+	    reply->element[2]->type != REDIS_REPLY_STRING)
+		go_down(redis, reply->type == REDIS_REPLY_ERROR ? reply->str : "an odd message");
+	else
+		redis->options.on_message(redis->options.arg, reply->element[2]->str,
+					  (size_t)reply->element[2]->len);
+}
 
-	if (redis->context != context || reply == NULL)
-		return; /* going down; on_disconnect() says so */
-	if (reply->type == REDIS_REPLY_ERROR) {
-		go_down(redis, reply->str);
-		return;
-	}
-	if (sha != NULL && reply->type == REDIS_REPLY_STRING && reply->len == SHA_LEN)
-		memcpy(sha, reply->str, SHA_LEN + 1);
-	if (--redis->preparing == 0)
-		come_up(redis);
+/* {"subscribe", channel, 1} */
+static bool is_subscribed(const redisReply *reply)
+{
+	return reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
+	       reply->element[2]->type == REDIS_REPLY_INTEGER;
 }
 
 static bool begins_with(const redisReply *reply, const char *word)
@@ -495,150 +486,156 @@ static bool begins_with(const redisReply *reply, const char *word)
 }
 
 /* A server that does not know AUTH repeats what came with it, which is for no log. */
-static void on_logged_in(redisAsyncContext *context, void *reply_arg, void *arg)
+static const char *why_refused(const struct redis *redis, bool login, const char *why)
 {
-	struct redis *redis = context->data;
-	redisReply *reply = reply_arg;
-
-	if (redis->context == context && reply != NULL && reply->type == REDIS_REPLY_ERROR &&
-	    (strstr(reply->str, "with args") != NULL || strstr(reply->str, redis->url.password) != NULL))
-		go_down(redis, "AUTH was refused: the server does not know it");
-	else
-		on_prepared(context, reply_arg, arg);
+	if (login && (strstr(why, "with args") != NULL || strstr(why, redis->url.password) != NULL))
+		return "AUTH was refused: the server does not know it";
+	return why;
 }
 
-/* {"master", …}, or else {"slave", …}, {"sentinel", …}. */
-static void on_role(redisAsyncContext *context, void *reply_arg, void *arg)
+static bool learn_sha(struct redis *redis, size_t script, const redisReply *reply)
 {
-	struct redis *redis = context->data;
-	redisReply *reply = reply_arg;
-
-	if (redis->context == context && reply != NULL && reply->type != REDIS_REPLY_ERROR &&
-	    !begins_with(reply, "master"))
-		go_down(redis, "the server is no master");
-	else
-		on_prepared(context, reply_arg, arg);
+	if (reply->type != REDIS_REPLY_STRING || reply->len != SHA_LEN)
+		return false;
+	memcpy(redis->sha[script], reply->str, SHA_LEN + 1);
+	return true;
 }
 
-/* {"subscribe", channel, 1} once, then {"message", channel, text} for each message. */
-static void on_channel(redisAsyncContext *context, void *reply_arg, void *arg)
+/* The next answer in PREPARING. NULL: it is good; else what is wrong. */
+static const char *check_step(struct redis *redis, const redisReply *reply)
 {
-	struct redis *redis = context->data;
-	redisReply *reply = reply_arg;
+	size_t number = redis->answered++;
 
-	(void)arg;
-	if (redis->context != context || reply == NULL)
-		return;
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3) {
-		go_down(redis, reply->type == REDIS_REPLY_ERROR ? reply->str : "an odd answer to SUBSCRIBE");
-		return;
-	}
-	if (reply->element[2]->type == REDIS_REPLY_STRING)
-		redis->options.on_message(redis->options.arg, reply->element[2]->str,
-					  (size_t)reply->element[2]->len);
-	else if (redis->state == REDIS_PREPARING)
+	if (reply->type == REDIS_REPLY_ERROR)
+		return why_refused(redis, number < redis->step_count && redis->steps[number] == STEP_LOGIN,
+				   reply->str);
+	if (number >= redis->step_count)
+		return learn_sha(redis, number - redis->step_count, reply) ? NULL
+									   : "an odd answer to SCRIPT LOAD";
+	/* {"master", …}, or else {"slave", …}, {"sentinel", …}. */
+	if (redis->steps[number] == STEP_ROLE && !begins_with(reply, "master"))
+		return "the server is no master";
+	if (redis->steps[number] == STEP_CHANNEL && !is_subscribed(reply))
+		return "an odd answer to SUBSCRIBE";
+	return NULL;
+}
+
+static void on_step(struct redis *redis, const redisReply *reply)
+{
+	const char *wrong = check_step(redis, reply);
+
+	if (wrong != NULL)
+		go_down(redis, wrong);
+	else if (redis->answered == redis->step_count + redis->options.script_count)
 		come_up(redis);
 }
 
-static void prepare(struct redis *redis, redisCallbackFn *fn, char *sha, const char *first,
-		    const char *second, const char *third)
+static void on_reply(void *arg, const redisReply *reply)
 {
-	const char *argv[] = { first, second, third };
-	size_t lens[] = { strlen(first), second != NULL ? strlen(second) : 0,
-			  third != NULL ? strlen(third) : 0 };
-	int words = second == NULL ? 1 : third == NULL ? 2 : 3;
+	struct redis *redis = arg;
 
-	if (redisAsyncCommandArgv(redis->context, fn, sha, words, argv, lens) == REDIS_OK)
-		redis->preparing++;
+	if (redis->state != REDIS_READY)
+		on_step(redis, reply);
+	else if (redis->options.channel != NULL)
+		on_message(redis, reply);
+	else if (redis->first != NULL)
+		on_answer(redis, reply);
+	else
+		go_down(redis,
+			reply->type == REDIS_REPLY_ERROR ? reply->str : "a reply that nobody asked for");
 }
 
-static void log_in(struct redis *redis)
+static bool ask_words(struct redis *redis, const char *first, const char *second, const char *third)
 {
-	if (redis->url.user[0] != '\0')
-		prepare(redis, on_logged_in, NULL, "AUTH", redis->url.user, redis->url.password);
-	else if (redis->url.password[0] != '\0')
-		prepare(redis, on_logged_in, NULL, "AUTH", redis->url.password, NULL);
+	const char *const words[] = { first, second, third };
+	size_t size = RESP_HEAD_MAX, count = 0;
+	char *bytes, *end;
+	bool sent;
+
+	while (count < 3 && words[count] != NULL)
+		size += resp_text_max(strlen(words[count++]));
+	bytes = malloc(size);
+	if (bytes == NULL)
+		return false;
+	end = resp_begin(bytes, count);
+	for (size_t i = 0; i < count; i++)
+		end = resp_text(end, words[i], strlen(words[i]));
+	sent = redis_link_send(redis->link, bytes, (size_t)(end - bytes)) == ERR_OK;
+	explicit_bzero(bytes, size); /* it may be a password */
+	free(bytes);
+	return sent;
 }
 
-static void begin_preparing(struct redis *redis)
+static bool ask_step(struct redis *redis, enum redis_step step)
 {
 	char db[16];
 
+	redis->steps[redis->step_count++] = step;
+	switch (step) {
+	case STEP_LOGIN:
+		if (redis->url.user[0] != '\0')
+			return ask_words(redis, "AUTH", redis->url.user, redis->url.password);
+		return ask_words(redis, "AUTH", redis->url.password, NULL);
+	case STEP_ROLE:
+		return ask_words(redis, "ROLE", NULL, NULL);
+	case STEP_PING:
+		return ask_words(redis, "PING", NULL, NULL);
+	case STEP_CHANNEL:
+		return ask_words(redis, "SUBSCRIBE", redis->options.channel, NULL);
+	default:
+		snprintf(db, sizeof db, "%u", redis->url.db);
+		return ask_words(redis, "SELECT", db, NULL);
+	}
+}
+
+/* All questions leave at once. A Sentinel has nothing to prepare, but one that is frozen is not to pass as ready. */
+static bool ask_steps(struct redis *redis)
+{
+	const struct redis_options *options = &redis->options;
+	bool asked = true;
+
+	redis->step_count = redis->answered = 0;
+	if (redis->url.user[0] != '\0' || redis->url.password[0] != '\0')
+		asked = ask_step(redis, STEP_LOGIN);
+	if (options->locator != NULL)
+		asked = asked && ask_step(redis, STEP_ROLE);
+	asked = asked && ask_step(redis, options->sentinel          ? STEP_PING
+					 : options->channel != NULL ? STEP_CHANNEL
+								    : STEP_DATABASE);
+	for (size_t i = 0; i < options->script_count && asked; i++)
+		asked = ask_words(redis, "SCRIPT", "LOAD", options->scripts[i].source);
+	return asked;
+}
+
+static void on_connected(void *arg)
+{
+	struct redis *redis = arg;
+
 	redis->state = REDIS_PREPARING;
-	redis->preparing = 0;
-	log_in(redis);
-	if (redis->options.locator != NULL)
-		prepare(redis, on_role, NULL, "ROLE", NULL, NULL);
-	if (redis->options.sentinel) {
-		/* Nothing to prepare, but one that is frozen is not to pass as ready. */
-		prepare(redis, on_prepared, NULL, "PING", NULL, NULL);
-		return;
-	}
-	if (redis->options.channel != NULL) {
-		redis->preparing++; /* on_channel() ends the preparation, on_prepared() never does */
-		redisAsyncCommand(redis->context, on_channel, NULL, "SUBSCRIBE %s", redis->options.channel);
-		return;
-	}
-	snprintf(db, sizeof db, "%u", redis->url.db);
-	prepare(redis, on_prepared, NULL, "SELECT", db, NULL);
-	for (size_t i = 0; i < redis->options.script_count; i++)
-		prepare(redis, on_prepared, redis->sha[i], "SCRIPT", "LOAD",
-			redis->options.scripts[i].source);
+	if (ask_steps(redis))
+		redis_end_round(redis);
+	else
+		go_down(redis, "out of memory");
 }
 
-static void on_connect(const redisAsyncContext *context, int status)
+static void on_lost(void *arg, const char *why)
 {
-	struct redis *redis = context->data;
-	int on = 1;
-
-	if (redis->context != context)
-		return;
-	if (status != REDIS_OK) {
-		/* hiredis frees this context when we return. */
-		redis->context = NULL;
-		go_down(redis, context->errstr);
-		return;
-	}
-	setsockopt(context->c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	setsockopt(context->c.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	begin_preparing(redis);
+	go_down(arg, why);
 }
 
-static void on_disconnect(const redisAsyncContext *context, int status)
+static void connect_to(struct redis *redis, const struct sockaddr *address, socklen_t len)
 {
-	struct redis *redis = context->data;
-	const char *why = redis_socket_why(context);
+	static const struct redis_link_events events = { on_connected, on_reply, on_lost };
+	const char *why;
 
-	(void)status;
-	if (redis->context != context)
-		return;
-	redis->context = NULL; /* hiredis frees it */
-	if (why == NULL)
-		why = context->errstr[0] != '\0' ? context->errstr : "connection closed";
-	go_down(redis, why);
-}
-
-static void attach(struct redis *redis, redisAsyncContext *context)
-{
-	if (context == NULL || context->err != 0) {
-		go_down(redis, context != NULL ? context->errstr : "out of memory");
-		if (context != NULL)
-			redisAsyncFree(context);
-		return;
-	}
-	context->data = redis;
 	redis->state = REDIS_CONNECTING;
-	redis->context = context;
-	if (!redis_socket_attach(context, redis->loop, on_output, redis)) {
-		go_down(redis, "attaching to the loop");
-		return;
-	}
-	redisAsyncSetConnectCallback(context, on_connect);
-	redisAsyncSetDisconnectCallback(context, on_disconnect);
+	redis->link = redis_link_open(redis->loop, address, len, &events, redis, &why);
+	if (redis->link == NULL)
+		go_down(redis, why);
 }
 
 /* A name may have several addresses, of which some lead nowhere: each attempt takes the next one. */
-static void choose_address(const struct redis *redis, const struct addrinfo *all, char *out, size_t size)
+static const struct addrinfo *choose_address(const struct redis *redis, const struct addrinfo *all)
 {
 	const struct addrinfo *chosen = all;
 	unsigned addresses = 1;
@@ -647,31 +644,28 @@ static void choose_address(const struct redis *redis, const struct addrinfo *all
 		addresses++;
 	for (unsigned skip = redis->attempts % addresses; skip > 0; skip--)
 		chosen = chosen->ai_next;
-	getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
+	return chosen;
 }
 
 static void on_resolved(uv_getaddrinfo_t *resolver, int status, struct addrinfo *addresses)
 {
 	struct redis *redis = resolver->data;
-	char address[64] = "";
 
 	redis->resolving = false;
-	if (status == 0)
-		choose_address(redis, addresses, address, sizeof address);
-	uv_freeaddrinfo(addresses);
 	if (redis->closed) {
 		free_if_done(redis);
-		return;
+	} else if (redis->state == REDIS_RESOLVING) { /* else it took too long; the next try is on its way */
+		const struct addrinfo *address = status == 0 ? choose_address(redis, addresses) : NULL;
+
+		if (address == NULL)
+			go_down(redis, uv_strerror(status));
+		else
+			connect_to(redis, address->ai_addr, address->ai_addrlen);
 	}
-	if (redis->state != REDIS_RESOLVING)
-		return; /* took too long; the next try is on its way */
-	if (address[0] == '\0')
-		go_down(redis, status != 0 ? uv_strerror(status) : "no address");
-	else
-		attach(redis, redisAsyncConnect(address, (int)strtol(redis->place.port, NULL, 10)));
+	uv_freeaddrinfo(addresses);
 }
 
-/* hiredis would look the host name up by itself, and block while it does. */
+/* In the thread pool: a look-up may take seconds. */
 static void resolve(struct redis *redis)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
@@ -682,6 +676,15 @@ static void resolve(struct redis *redis)
 					  redis->place.port, &hints) == 0;
 	if (!redis->resolving)
 		go_down(redis, "starting a name look-up");
+}
+
+static void connect_to_path(struct redis *redis)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	_Static_assert(sizeof redis->url.path <= sizeof address.sun_path, "a path fits");
+	memcpy(address.sun_path, redis->url.path, sizeof redis->url.path);
+	connect_to(redis, (const struct sockaddr *)&address, sizeof address);
 }
 
 static void connect_now(struct redis *redis)
@@ -695,8 +698,7 @@ static void connect_now(struct redis *redis)
 		redis->state = REDIS_LOCATING;
 		redis->options.locator->ask(redis->options.locator);
 	} else if (redis->url.path[0] != '\0') {
-		redis->state = REDIS_RESOLVING;
-		attach(redis, redisAsyncConnectUnix(redis->url.path));
+		connect_to_path(redis);
 	} else {
 		resolve(redis);
 	}

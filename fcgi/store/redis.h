@@ -1,7 +1,7 @@
 /*
  * redis.h - one connection to Redis on the event loop, kept alive.
  *
- * Owns: hiredis (only redis.c and redis_socket.c include its headers), connecting and reconnecting with back-off, the time
+ * Owns: hiredis (only redis.c and redis_link.c include its headers), connecting and reconnecting with back-off, the time
  * limit of each command, and the loading of scripts. Knows nothing of sessions.
  *
  * Commands do not leave one by one: those of a round of the loop leave in one write, before it waits again.
