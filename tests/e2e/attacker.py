@@ -1,9 +1,10 @@
 """
-An attack on a server of this machine, from a process of its own that gets the processor when nobody else wants it:
-attacker.py KIND PORT SECONDS [NAME=VALUE]... - the classes are the kinds, the values say how much. It says "ready" once all
-is open, stops when its input ends or after SECONDS, and prints what it met as JSON. Plain sockets and bytes made beforehand:
-what an attack costs shall be the server's cost.
+An attack on a server of this machine, from a process of its own that gets the processor when nobody else wants it (`nice=0`: as others do):
+attacker.py KIND PORT SECONDS [NAME=VALUE]... - the classes are the kinds (MODULE.KIND: those of another module), the values
+say how much. It says "ready" once all is open, stops when its input ends or after SECONDS, and prints what it met as JSON. Plain
+sockets and bytes made beforehand: what an attack costs shall be the server's cost.
 """
+import importlib
 import json
 import os
 import resource
@@ -20,13 +21,13 @@ IP_BIND_ADDRESS_NO_PORT = 24  # Python 3.11 has no name for it
 TICK = 0.02  # seconds; work is spread over such steps
 
 
-def step_back():
+def step_back(nice):
     """Last in the queue for the processor, also where Linux shares it by sessions before it looks at niceness."""
     os.setsid()
-    os.nice(19)
+    os.nice(nice)
     try:
         with open('/proc/self/autogroup', 'w') as file:
-            file.write('19')
+            file.write(str(nice))
     except OSError:
         pass
 
@@ -55,8 +56,8 @@ class Attack:
     def note(self, what, count=1):
         self.met[what] = self.met.get(what, 0) + count
 
-    def open(self, first=b'', options=(), events=select.EPOLLIN):
-        """A connection from one of many addresses; the kernel says later whether it came to be."""
+    def connect(self, options):
+        """From one of many addresses; the kernel says later whether it came to be."""
         link = socket.socket()
         link.setblocking(False)
         for option in options:
@@ -65,8 +66,13 @@ class Attack:
         link.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         link.bind(('127.0.%d.%d' % (2 + self.made // 250 % max(self.addresses // 250, 1),
                                     1 + self.made % min(self.addresses, 250)), 0))
-        self.made += 1
         link.connect_ex((HOST, self.port))
+        return link
+
+    def open(self, first=b'', options=(), events=select.EPOLLIN):
+        """A connection on which `first` is sent as soon as it is there."""
+        link = self.connect(options)
+        self.made += 1
         self.links[link.fileno()] = link
         self.poll.register(link.fileno(), events | select.EPOLLOUT)
         self.unsent[link] = first
@@ -488,12 +494,14 @@ class Reset(Attack):
 
 
 def main(kind, port, seconds, *much):
-    step_back()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     values = dict(word.split('=', 1) for word in much)
     values = {name: int(value) if value.isdigit() else value.replace('\\r\\n', '\r\n') for name, value in values.items()}
-    globals()[kind](int(port), float(seconds), **values).run()
+    step_back(values.pop('nice', 19))
+    module, _, kind = kind.rpartition('.')
+    kinds = vars(importlib.import_module(module)) if module else globals()
+    kinds[kind](int(port), float(seconds), **values).run()
 
 
 if __name__ == '__main__':

@@ -51,14 +51,14 @@ def request(method, uri, body=b'', keep=False, request_id=1, size=65535, padding
 
 
 class Link:
-    """One connection to a worker."""
+    """One connection to a worker: by the path of its socket, or by its port."""
 
     def __init__(self, path, timeout=20):
-        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(path, str) else socket.AF_INET)
         # Blocking, with the kernel's timeouts: with Python's own, a send waits until the buffer is mostly empty.
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.socket.setsockopt(socket.SOL_SOCKET, option, struct.pack('@ll', timeout, 0))
-        self.socket.connect(path)
+        self.socket.connect(path if isinstance(path, str) else ('127.0.0.1', path))
 
     def send(self, data):
         self.socket.sendall(data)

@@ -89,13 +89,13 @@ def unmoved(calm, figures):
 
 
 @contextlib.contextmanager
-def attack(stack, neighbours, name, *attackers, seconds=3, tries=TRIES):
+def attack(stack, neighbours, name, *attackers, seconds=3, tries=TRIES, limit=60):
     """Nobody notices the attackers: (kind, port, how much), ... The body of the block may say more about them."""
     while True:
         tries -= 1
         calm = neighbours.watch(1.5)
         with contextlib.ExitStack() as running:
-            processes = [running.enter_context(Attacker(kind, port, 60, **much)) for kind, port, much in attackers]
+            processes = [running.enter_context(Attacker(kind, port, limit, **much)) for kind, port, much in attackers]
             figures = neighbours.watch(seconds)
             show(name + ': calm', calm)
             show(name, figures, told(stack))
