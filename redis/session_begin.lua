@@ -13,8 +13,9 @@
 -- Answer:  {"forbidden"}, {"wait", ms after which the running turn, or who waits first, may be dead}, or {"ok", conversation, epoch, owner, number,
 --          the time in Unix microseconds}; texts are "" when there is none
 --
--- The epoch is a time in microseconds that changes whenever somebody clears or binds the session: what a turn writes
--- later counts only while the epoch is still the one that the turn began with (session_end.lua).
+-- The epoch changes whenever somebody clears or binds the session: what a turn writes later counts only while the epoch is still
+-- the one that the turn began with. It is the time in microseconds when the session began or was cleared, and once it was
+-- bound, a dot and the time of that: a message that ran meanwhile is still one more (session_update.lua, session_end.lua).
 local time = redis.call('TIME')
 local now = string.format('%d%06d', time[1], time[2])
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -11,7 +11,7 @@
 -- ARGV[6]  the session's owner, or ""
 -- ARGV[7]  1 when session_update.lua is known to have counted the message
 -- ARGV[8]  when the turn ended, Unix microseconds: the index of sessions is told the same
--- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared or bound meanwhile
+-- Answer:  1 when it was saved, 0 when there was nothing to save or the session was cleared meanwhile
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch, counted, bound_by, turn, turn_until =
@@ -19,16 +19,16 @@ local epoch, counted, bound_by, turn, turn_until =
 local number, lost, saved = ARGV[3], not epoch, 0
 
 -- A session without an epoch was lost with Redis' memory: what this turn knows of it is all there is.
-if ARGV[2] ~= '' and (lost or epoch == ARGV[2]) then
-	redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'active', ARGV[8])
+if ARGV[2] ~= '' and (lost or string.match(epoch, '^%d+') == string.match(ARGV[2], '^%d+')) then
+	redis.call('HSET', KEYS[1], 'active', ARGV[8])
 	if lost then
-		redis.call('HSET', KEYS[1], 'turns', number)
+		redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'turns', number)
 		if ARGV[6] ~= '' then
 			redis.call('HSET', KEYS[1], 'owner', ARGV[6])
 		end
 	end
-	-- This may come late, when Redis was away: a later turn's word counts more.
-	if tonumber(bound_by or 0) <= tonumber(number) then
+	-- This may come late, when Redis was away: a later turn's word counts more, and so does a bind since.
+	if (lost or epoch == ARGV[2]) and tonumber(bound_by or 0) <= tonumber(number) then
 		redis.call('HSET', KEYS[1], 'conversation', ARGV[4], 'bound_by', number)
 	end
 	-- Counted once, also when an answer of ours was lost and this is said again: see session_update.lua.

@@ -4,14 +4,18 @@
 -- ARGV[1]  the epoch that the turn began with
 -- ARGV[2]  conversation to bind
 -- ARGV[3]  the turn's number
--- Answer:  1, or 0 when the session was cleared, bound or lost meanwhile: then nothing is changed
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+-- Answer:  1, or 0 when the session was cleared or lost meanwhile: then nothing is changed
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch or string.match(epoch, '^%d+') ~= string.match(ARGV[1], '^%d+') then
 	return 0
 end
 local time = redis.call('TIME')
 local counted = redis.call('HGET', KEYS[1], 'counted') or ' '
 
-redis.call('HSET', KEYS[1], 'active', string.format('%d%06d', time[1], time[2]), 'conversation', ARGV[2], 'bound_by', ARGV[3])
+redis.call('HSET', KEYS[1], 'active', string.format('%d%06d', time[1], time[2]))
+if epoch == ARGV[1] then -- else somebody has bound it to another one
+	redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'bound_by', ARGV[3])
+end
 -- The last sixteen are remembered: what is said again, because an answer was lost, is said soon.
 if not string.find(counted, ' ' .. ARGV[3] .. ' ', 1, true) then
 	local kept, left = ' ' .. ARGV[3] .. ' ', 15

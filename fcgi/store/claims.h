@@ -25,7 +25,7 @@ struct redis;
 struct redis_locator;
 struct session_index;
 
-#define CLAIM_EPOCH_SIZE 24
+#define CLAIM_EPOCH_SIZE 40 /* two times in microseconds and a dot */
 
 struct claims_options {
 	const char *redis_url; /* these four for the listening connection, see redis.h */

@@ -131,6 +131,30 @@ def test_a_bind_during_a_turn_wins(stack):
     assert stack.chat('again', session_id='bound').json()['conversation_id'] == other
 
 
+@pytest.mark.parametrize('accepted', [False, True])
+def test_a_message_counts_also_when_its_session_is_bound_meanwhile(stack, accepted):
+    """Before Coze has accepted it, or after: only a clear begins to count anew."""
+    session, other = 'bound-%s' % accepted, stack.chat('elsewhere').json()['conversation_id']
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(stack.chat, directive('slow', first_ms=400, gap_ms=40), session_id=session)
+        wait_for(lambda: any(word == 'slow' for _, word in questions(stack)))
+        if accepted:
+            wait_for(lambda: stack.info(session).json()['message_count'] == 1)
+        bound = requests.post('%s/session/%s/bind' % (stack.url, session), json={'conversation_id': other}, timeout=5)
+        assert bound.status_code == 200 and not answer.done()
+        assert answer.result().status_code == 200
+    assert stack.info(session).json()['message_count'] == 1
+    assert stack.chat('again', session_id=session).json()['conversation_id'] == other
+    assert stack.info(session).json()['message_count'] == 2
+    with stack.stream(directive('slow', gap_ms=60), session_id=session) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        for change, body in (('bind', {'conversation_id': other}), ('clear', {}), ('bind', {'conversation_id': other})):
+            assert requests.post('%s/session/%s/%s' % (stack.url, session, change), json=body, timeout=5).status_code == 200
+        assert any(b'"complete"' in line for line in lines)
+    assert stack.info(session).json()['message_count'] == 0
+
+
 def test_who_waits_too_long_gets_409(make_stack):
     stack = make_stack(SESSION_WAIT_SECONDS='0.3')
     with stack.stream(directive('slow', gap_ms=300), session_id='busy') as answer:
