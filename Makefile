@@ -11,15 +11,18 @@ BUILD  ?= build
 CC     = gcc
 CFLAGS ?= -g -O2
 EXTRA  ?=
-FORTIFY ?= -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+FORTIFY ?= -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 ARGS   ?=
 BENCH  ?=
 FUZZ_MAIN = $(BUILD)/obj/replay.o
 PYTHON ?= /usr/bin/python3
 Q      := $(if $(V),,@)
 
-WARN   = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
-HARDEN = -fstack-protector-strong $(FORTIFY) -fPIE
+WARN   = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wformat=2
+# tests/e2e/test_hardening.py looks for each of these in the program.
+BRANCHES  = $(if $(filter x86_64%,$(call once,MACHINE,$(shell $(CC) -dumpmachine))),-fcf-protection=full)
+HARDEN    = $(FORTIFY) -fstack-protector-strong -fstack-clash-protection $(BRANCHES) -fPIE
+HARDEN_LD = -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
 
 # Asked when first needed, and once: the packages may not be installed yet when this file is read.
 LIBS       = fcgi libcurl json-c hiredis libuv
@@ -30,7 +33,7 @@ PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(LIBS) || echo -lpa
 # What is built does not tell where it was built.
 COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -ffile-prefix-map="$(CURDIR)"=. -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) \
 	$(PKG_CFLAGS) -MMD -MP -c
-LINK    = $(CC) -pie -Wl,-z,relro,-z,now $(CFLAGS) $(EXTRA) $(LDFLAGS)
+LINK    = $(CC) $(HARDEN_LD) $(CFLAGS) $(EXTRA) $(LDFLAGS)
 
 SRC  := $(sort $(shell find fcgi -name '*.c'))
 OBJ  := $(SRC:fcgi/%.c=$(BUILD)/obj/%.o)
