@@ -77,8 +77,10 @@ static long hex4(const char *p, const char *end)
 
 static bool skip_escape(struct scan *scan)
 {
-	char c = ++scan->at < scan->end ? *scan->at++ : '\0';
+	char c = '\0';
 
+	if (++scan->at < scan->end)
+		c = *scan->at++;
 	if (c == 'u') {
 		if (hex4(scan->at, scan->end) < 0)
 			return false;
@@ -175,6 +177,7 @@ static bool skip_word(struct scan *scan, struct scan_member *member, const char 
 
 /* ---- nested values ---- */
 
+/* NOLINTBEGIN(misc-no-recursion): no deeper than DEPTH_MAX */
 /* From behind the opening bracket to behind the closing one. */
 static bool skip_members(struct scan *scan, bool object, unsigned depth)
 {
@@ -233,6 +236,7 @@ static bool skip_value(struct scan *scan, struct scan_member *member, unsigned d
 		return skip_number(scan, member);
 	}
 }
+/* NOLINTEND(misc-no-recursion) */
 
 /* ---- members ---- */
 

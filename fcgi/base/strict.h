@@ -13,7 +13,7 @@
 
 struct strict_scan {
 	size_t bad; /* offset of the first byte of what is no JSON; the text's length when there is nothing */
-	size_t values; /* at least as many as json-c would allocate objects for */
+	size_t values;    /* at least as many as json-c would allocate objects for */
 	bool nul_in_name; /* JSON, but json-c cuts such a member's name short: it would be another one's */
 };
 

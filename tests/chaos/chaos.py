@@ -24,15 +24,14 @@ import shutil
 import sys
 import threading
 import time
-import urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'e2e')]
 
 # pylint: disable=wrong-import-position
 import crowd as clients
-from crowd import ANSWERED, BROKEN, ERROR, ERROR_EVENT, GATEWAY, Crowd, LEFT, Message
-from faults import Coze, Faults, LANES, children, name_of, nginx_workers, workers_of
+from crowd import ANSWERED, ERROR, ERROR_EVENT, Crowd, LEFT
+from faults import Coze, Faults, LANES, name_of, nginx_workers, workers_of
 from oracle import Judge
 from probe import descriptors, is_instrumented, rss_kib
 from redis_server import RedisServer

@@ -22,8 +22,6 @@ struct environment {
 	size_t count;
 };
 
-extern char **environ;
-
 static void set(struct environment *env, const char *name, size_t name_len, const char *value,
 		size_t value_len)
 {

@@ -153,7 +153,7 @@ static void test_codec_reads_random_requests(void **state)
 	for (int i = 0; i < 20000; i++) {
 		char bytes[256];
 		struct buf out;
-		size_t records[2] = { next_random(&seed) % 4, next_random(&seed) % 4 };
+		const size_t records[2] = { next_random(&seed) % 4, next_random(&seed) % 4 };
 
 		buf_init(&out, 10000);
 		put_record(&out, FCGI_BEGIN, 1, "\0\1\0\0\0\0\0", 8,
