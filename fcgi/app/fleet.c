@@ -182,13 +182,20 @@ static void take_over(struct fleet *fleet, size_t worker)
 	place->replace = place->stuck = false;
 }
 
+/* Worn, or it drains because somebody else has told it to: its socket must not wait until the last answer has left. */
+static bool wants_successor(const struct fleet *fleet, const struct process *process)
+{
+	return metrics_is_worn(fleet->metrics, process->block) ||
+	       metrics_state(fleet->metrics, process->block) == METRICS_DRAINING;
+}
+
 static uint64_t advance_place(struct fleet *fleet, size_t worker, uint64_t now)
 {
 	struct place *place = &fleet->places[worker];
 	bool due = place->start_at_ms <= now;
 
 	take_over(fleet, worker);
-	if (place->current.pid != 0 && metrics_is_worn(fleet->metrics, place->current.block))
+	if (place->current.pid != 0 && wants_successor(fleet, &place->current))
 		place->replace = true;
 	if (place->current.pid != 0 && !place->replace)
 		return IDLE_MS;

@@ -4,7 +4,8 @@
  * The fleet holds each worker's socket while processes come and go behind it: connections wait in its queue instead of
  * being refused. A process that dies is followed by another, after a pause that doubles while they keep dying young.
  * A process is replaced by starting its successor first, on the same socket; when that one serves, the old one is told to
- * drain (TERM) and leaves the fleet's places, but not its care. One at a time.
+ * drain (TERM) and leaves the fleet's places, but not its care. One at a time. A process that drains without having been told
+ * so by the fleet is replaced like that, too.
  *
  * Not a loop of its own: the master calls fleet_advance() when a child has ended, a worker has signalled (SIGUSR2), or
  * the time that it named has come.

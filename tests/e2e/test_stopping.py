@@ -1,4 +1,7 @@
-"""A worker that stops ends what it cannot finish: the client is told, Coze is told, and the session is free at once."""
+"""
+A worker that stops ends what it cannot finish: the client is told, Coze is told, and the session is free at once. Who comes
+meanwhile is served by its successor.
+"""
 import os
 import signal
 import time
@@ -38,3 +41,21 @@ def test_what_can_be_finished_is(make_stack):
         events = parse_stream(body + b''.join(pieces))
     assert events[-1]['type'] == 'complete'
     assert stack.sim.chats()[0]['status'] == 'completed'
+
+
+def test_who_is_told_to_end_is_followed_at_once(make_stack):
+    """By whoever sends a worker the signal: its socket must not wait for its last stream, which may take minutes."""
+    stack = make_stack(WORKERS='1')
+    with stack.stream(directive('long', gap_ms=100, chunks=60, answer_bytes=600), session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        body = next(pieces)
+        worker = stack.worker_pids()[0]
+        os.kill(worker, signal.SIGTERM)
+        wait_for(lambda: 'event=draining' in stack.api_log(), what='the drain')
+        began = time.monotonic()
+        assert stack.chat('next').status_code == 200
+        assert time.monotonic() - began < 3 and worker in stack.worker_pids()
+        assert parse_stream(body + b''.join(pieces))[-1]['type'] == 'complete'
+    wait_for(lambda: len(stack.worker_pids()) == 1 and worker not in stack.worker_pids(), what='the old worker being gone')
+    ends = [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
+    assert len(ends) == 1 and ' info ' in ends[0], ends
