@@ -26,7 +26,7 @@ What the service does not promise is not held against it, and counted as *open*:
   messages may or may not be counted, and their conversations bound.
 - Who holds a session, or a place in its queue, and cannot tell Redis so for SESSION_LOCK_SECONDS, because his worker is stopped
   or Redis is away, has lost it: order, and which conversation counts, are open around such a time.
-- A clear or bind, and the messages that run meanwhile, may come in any order.
+- A clear or bind, and the messages that run meanwhile, may come in any order. (A bind takes no message out of the count.)
 - Coze may have accepted a message and not have said so, because a connection broke or it stalled. Then the service cannot count
   it, nor cancel it.
 """
@@ -104,8 +104,8 @@ class Verdict:
 
 class Judge:
     """
-    entries, chats: of the simulator. carried: {word: numbers of the workers that nginx gave a request to}, of nginx' log. lock_s:
-    SESSION_LOCK_SECONDS.
+    entries, chats: of the simulator. carried: {word: numbers of the workers that nginx gave a request to}, of nginx' log, which
+    lacks what a killed nginx had not written yet. lock_s: SESSION_LOCK_SECONDS.
     """
 
     def __init__(self, crowd, faults, entries, chats, carried, lock_s):
@@ -199,8 +199,8 @@ class Judge:
             return True
         if call.outcome == BROKEN and call.began_answer is None and self.closings.overlap(begin, end):
             return True
-        carried = self.carried.get(call.word, set())
-        return any(fault.overlaps(begin, end) and fault.victims & carried for fault in self.faults.of(KILLS))
+        carried = self.carried.get(call.word)  # None: a killed nginx has not written it down
+        return any(fault.overlaps(begin, end) and (carried is None or fault.victims & carried) for fault in self.faults.of(KILLS))
 
     # --- attempts ---
 
@@ -344,15 +344,14 @@ class Memory:
         # Changes that were over when it was sent; those that may have come before it; those beside it.
         self.apply(lambda change: self.done(change) < begin, sure=True)
         self.apply(lambda change: change.sent < taken.at, sure=False)
-        beside = any(change.sent < end and self.done(change) > begin for change in self.session.changes)
+        beside = {change.kind for change in self.session.changes if change.sent < end and self.done(change) > begin}
         self.check_asked(message, attempts)
         conversation = taken.chat['conversation_id']
         certain = judge.is_certain(message)
-        if certain and not beside:
-            self.possible = {conversation}
+        self.possible = {conversation} if certain and not beside else self.possible | {conversation}
+        if certain and 'clear' not in beside:
             self.least += 1
         else:
-            self.possible = self.possible | {conversation}
             judge.verdict.open['messages that may count'] += 1
         self.most += 1
 
