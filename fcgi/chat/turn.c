@@ -72,7 +72,6 @@ struct turn {
 	bool accepted;               /* by Coze, in any attempt: the sink and the claim know */
 	bool delivered;              /* text was passed on: no retry any more */
 	bool conversation_given;     /* by the client, not remembered by the session */
-	bool has_error;
 	char user_id[ID_MAX + 1];         /* for Coze */
 	char conversation_id[ID_MAX + 1]; /* to go on with, "" for a new one */
 	char *message;
@@ -80,7 +79,7 @@ struct turn {
 	const char *limit_name, *limit_detail;
 	const char *failed_while; /* NULL: it has not failed */
 	struct coze_ids ids;
-	struct error error;
+	struct error *error; /* why; NULL when it has not failed, or there was no memory for it */
 };
 
 static void permit(struct turn *turn);
@@ -122,6 +121,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (turn->next != NULL)
 		turn->next->prev = turn->prev;
 	turn->context->running--;
+	free(turn->error);
 	free(turn->message);
 	free(turn);
 }
@@ -138,21 +138,30 @@ static void free_if_done(struct turn *turn)
 static void tell(struct turn *turn)
 {
 	const struct turn_sink *sink = turn->sink;
+	const struct error *error = turn->error;
+	struct error unknown;
 
 	turn->sink = NULL;
 	if (sink == NULL)
 		return;
-	metric_add(&metrics->counters.turns[turn->has_error ? turn->error.code : ERR_OK], 1);
-	sink->on_done(turn->arg, &turn->ids, turn->has_error ? &turn->error : NULL);
+	if (turn->failed_while != NULL && error == NULL) {
+		error_set(&unknown, ERR_NOMEM, NULL, "while %s: memory for an error", turn->failed_while);
+		error = &unknown;
+	}
+	metric_add(&metrics->counters.turns[error != NULL ? error->code : ERR_OK], 1);
+	sink->on_done(turn->arg, &turn->ids, error);
 }
 
 static void note_error(struct turn *turn, const struct error *error)
 {
 	turn->failed_while = turn_doing(turn);
-	turn->has_error = true;
-	turn->error = *error;
+	if (turn->error == NULL)
+		turn->error = malloc(sizeof *turn->error);
+	if (turn->error == NULL)
+		return;
+	*turn->error = *error;
 	if (error->code == ERR_TIMEOUT)
-		snprintf(turn->error.detail, sizeof turn->error.detail, "%s", turn->limit_detail);
+		snprintf(turn->error->detail, sizeof turn->error->detail, "%s", turn->limit_detail);
 }
 
 /* The session was let go of (or Redis is away, and the claim goes on trying): only now may the client send its next. */

@@ -64,10 +64,10 @@ struct coze_chat {
 	bool ready;     /* Coze says that the answer is complete */
 	bool abandoned; /* cancelled before the chat's id was known: wait for it, then cancel there */
 	bool any_event;
-	bool failed; /* `failure` is set */
+	bool failed;
 	unsigned retry_after_s;
 	unsigned poll_failures;
-	struct failure failure;
+	struct failure *failure;    /* failed: what it was; NULL when there was no memory for it */
 	void (*on_gone)(void *arg); /* abandoned: to be told once Coze knows */
 	void *gone_arg;
 };
@@ -108,6 +108,7 @@ static void on_timer_closed(uv_handle_t *handle)
 	sse_fini(&chat->sse);
 	buf_free(&chat->body);
 	answer_fini(&chat->answer);
+	free(chat->failure);
 	free(chat);
 }
 
@@ -150,8 +151,11 @@ static void fail(struct coze_chat *chat, const struct failure *failure)
 	if (chat->failed)
 		return;
 	chat->failed = true;
-	chat->failure = *failure;
-	chat->failure.error.retry_after_s = chat->retry_after_s;
+	chat->failure = malloc(sizeof *chat->failure);
+	if (chat->failure == NULL)
+		return;
+	*chat->failure = *failure;
+	chat->failure->error.retry_after_s = chat->retry_after_s;
 }
 
 /* The chat may still be generating: a next message would meet 4016. */
@@ -163,11 +167,16 @@ static bool runs_at_coze(const struct coze_chat *chat)
 static void tell_failure(struct coze_chat *chat)
 {
 	void (*on_gone)(void *) = chat->abandoned ? NULL : chat->ops->on_gone;
+	struct failure failure;
 
-	chat->failure.cancelling =
+	if (chat->failure != NULL)
+		failure = *chat->failure;
+	else
+		failure_set(&failure, ERR_NOMEM, NULL, "memory for a failure");
+	failure.cancelling =
 	    runs_at_coze(chat) && cancel_chat(chat->coze->transport, chat->ids.conversation_id,
 					      chat->ids.chat_id, on_gone, chat->arg) == ERR_OK;
-	tell_done(chat, &chat->failure);
+	tell_done(chat, &failure);
 }
 
 static void tell_success(struct coze_chat *chat)
@@ -630,10 +639,14 @@ static bool answered(struct coze_chat *chat, enum call_end end, const char *why,
  */
 static bool look_again(struct coze_chat *chat)
 {
-	chat->failure.traits &= ~(unsigned)(CODE_RETRY | CODE_OCCUPIED | CODE_DROP_CONVERSATION);
-	if (error_status(chat->failure.error.code) != 503 || ++chat->poll_failures >= POLL_FAILURES_MAX)
+	if (chat->failure == NULL)
+		return false;
+	chat->failure->traits &= ~(unsigned)(CODE_RETRY | CODE_OCCUPIED | CODE_DROP_CONVERSATION);
+	if (error_status(chat->failure->error.code) != 503 || ++chat->poll_failures >= POLL_FAILURES_MAX)
 		return false;
 	chat->failed = false;
+	free(chat->failure);
+	chat->failure = NULL;
 	return true;
 }
 
