@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define KEEP (16 * 1024) /* bytes of buffer kept from event to event */
+#define KEEP 1024 /* bytes of buffer kept from event to event: a stream may be silent for long */
 
 void sse_init(struct sse *sse, size_t max, sse_event_fn on_event, void *arg)
 {
@@ -22,10 +22,12 @@ void sse_fini(struct sse *sse)
 
 static void dispatch(struct sse *sse)
 {
-	if (sse->has_name || sse->has_data) {
-		if (!sse->on_event(sse->arg, sse->name, buf_bytes(&sse->data), buf_size(&sse->data)))
-			sse->stopped = true;
-	}
+	const char *data = sse->lent != NULL ? sse->lent : buf_bytes(&sse->data);
+	size_t len = sse->lent != NULL ? sse->lent_len : buf_size(&sse->data);
+
+	sse->lent = NULL;
+	if ((sse->has_name || sse->has_data) && !sse->on_event(sse->arg, sse->name, data, len))
+		sse->stopped = true;
 	buf_reset(&sse->data, KEEP);
 	sse->name[0] = '\0';
 	sse->has_name = sse->has_data = false;
@@ -36,7 +38,34 @@ static bool is_field(const char *line, size_t name_len, const char *name)
 	return name_len == strlen(name) && memcmp(line, name, name_len) == 0;
 }
 
-static enum err take_line(struct sse *sse, const char *line, size_t len)
+/* What was lent is about to go. */
+static enum err keep_lent(struct sse *sse)
+{
+	if (sse->lent != NULL)
+		buf_append(&sse->data, sse->lent, sse->lent_len);
+	sse->lent = NULL;
+	return sse->data.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+}
+
+static enum err take_data(struct sse *sse, const char *value, size_t len, bool stays)
+{
+	bool first = !sse->has_data;
+
+	sse->has_data = true;
+	if (first && stays && len > 0 && len <= sse->data.max) {
+		sse->lent = value;
+		sse->lent_len = len;
+		return ERR_OK;
+	}
+	keep_lent(sse);
+	if (!first)
+		buf_append_char(&sse->data, '\n');
+	buf_append(&sse->data, value, len);
+	return sse->data.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+}
+
+/* `stays`: the line is there until sse_feed() returns. */
+static enum err take_line(struct sse *sse, const char *line, size_t len, bool stays)
 {
 	const char *colon, *value;
 	size_t name_len, value_len;
@@ -65,12 +94,7 @@ static enum err take_line(struct sse *sse, const char *line, size_t len)
 		sse->name[cut] = '\0';
 		sse->has_name = true;
 	} else if (is_field(line, name_len, "data")) {
-		if (sse->has_data)
-			buf_append_char(&sse->data, '\n');
-		buf_append(&sse->data, value, value_len);
-		sse->has_data = true;
-		if (sse->data.failed)
-			return ERR_ANSWER_TOO_BIG;
+		return take_data(sse, value, value_len, stays);
 	}
 	return ERR_OK;
 }
@@ -83,11 +107,11 @@ static enum err end_line(struct sse *sse, const char *tail, size_t len)
 	if (len > sse->line.max - buf_size(&sse->line))
 		return ERR_ANSWER_TOO_BIG;
 	if (buf_size(&sse->line) == 0)
-		return take_line(sse, tail, len);
+		return take_line(sse, tail, len, true);
 	buf_append(&sse->line, tail, len);
 	if (sse->line.failed)
 		return ERR_ANSWER_TOO_BIG;
-	rc = take_line(sse, buf_bytes(&sse->line), buf_size(&sse->line));
+	rc = take_line(sse, buf_bytes(&sse->line), buf_size(&sse->line), false);
 	buf_reset(&sse->line, KEEP);
 	return rc;
 }
@@ -119,13 +143,14 @@ enum err sse_feed(struct sse *sse, const char *bytes, size_t len)
 		stop = line_end(p, end);
 		if (stop == end) {
 			buf_append(&sse->line, p, (size_t)(end - p));
-			return sse->line.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+			rc = sse->line.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+			break;
 		}
 		rc = end_line(sse, p, (size_t)(stop - p));
 		sse->after_cr = *stop == '\r';
 		p = stop + 1;
 	}
-	return rc;
+	return rc == ERR_OK ? keep_lent(sse) : rc;
 }
 
 enum err sse_finish(struct sse *sse)

@@ -22,7 +22,10 @@ struct sse {
 	void *arg;
 	struct buf line; /* the beginning of a line whose end has not come */
 	struct buf data; /* the event's data lines so far */
-	char name[64];   /* the event's name; longer ones are cut: nobody knows them anyway */
+	const char *
+	    lent; /* within sse_feed(): its only data line so far, which is in the input and not in `data`; or NULL */
+	size_t lent_len;
+	char name[64]; /* the event's name; longer ones are cut: nobody knows them anyway */
 	bool has_name, has_data;
 	bool after_cr; /* an LF now belongs to the CR before */
 	bool begun;    /* the first line was seen: no BOM any more */
