@@ -183,25 +183,21 @@ static void on_call_timer_closed(uv_handle_t *handle)
 	free_transport_if_done(transport);
 }
 
-static void set_lasting_options(struct transport *transport, CURL *easy);
-
-/* `smooth`: the handle's last call went as most do. Else libcurl has counted its retries in it, and would stop at five. */
+/*
+ * `smooth`: the handle's last call went as most do. Else libcurl has counted its retries in it, and would stop at five; and it
+ * may still have its buffer, which curl_easy_reset() forgets to be smaller than by default.
+ */
 static void keep_easy(struct transport *transport, CURL *easy, bool smooth)
 {
-	if (transport->idle_count == IDLE_HANDLES_MAX || transport->closed) {
+	if (!smooth || transport->idle_count == IDLE_HANDLES_MAX || transport->closed) {
 		curl_easy_cleanup(easy);
 		return;
 	}
-	if (!smooth) {
-		curl_easy_reset(easy);
-		set_lasting_options(transport, easy);
-	} else {
-		/* What is set anew for each call must not point to this one's memory. */
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
-		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* setting the fields had made it a POST again */
-		curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
-		curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
-	}
+	/* What is not set anew for each call must not point to this one's memory. */
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
+	curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* setting the fields had made it a POST again */
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
+	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
 	transport->idle[transport->idle_count++] = easy;
 }
 
