@@ -26,7 +26,12 @@ void buf_reset(struct buf *buf, size_t keep)
 		return;
 	}
 	buf->start = buf->len = 0;
-	buf->failed = false;
+	buf_forgive(buf);
+}
+
+void buf_forgive(struct buf *buf)
+{
+	buf->failed = buf->starved = false;
 }
 
 /* Makes room for `more` bytes at the end; false (and failed) when that is not possible. */
@@ -59,7 +64,7 @@ static bool reserve(struct buf *buf, size_t more)
 		cap = buf->max;
 	base = realloc(buf->base, cap);
 	if (base == NULL) {
-		buf->failed = true;
+		buf->failed = buf->starved = true;
 		return false;
 	}
 	buf->base = base;
@@ -115,7 +120,7 @@ void buf_printf(struct buf *buf, const char *format, ...)
 	len = vasprintf(&large, format, args);
 	va_end(args);
 	if (len < 0) {
-		buf->failed = true;
+		buf->failed = buf->starved = true;
 		return;
 	}
 	buf_append(buf, large, (size_t)len);

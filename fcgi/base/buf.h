@@ -17,6 +17,7 @@ struct buf {
 	size_t cap;
 	size_t max; /* ceiling on the bytes held, consumed ones left out */
 	bool failed;
+	bool starved; /* failed for want of memory, and not at the ceiling */
 };
 
 void buf_init(struct buf *buf, size_t max);
@@ -26,6 +27,9 @@ void buf_free(struct buf *buf);
 
 /* Empties without giving the memory back, unless it is more than `keep` bytes. */
 void buf_reset(struct buf *buf, size_t keep);
+
+/* Goes on after a failure with what it has, which is whole pieces. */
+void buf_forgive(struct buf *buf);
 
 void buf_append(struct buf *buf, const void *bytes, size_t len);
 void buf_append_str(struct buf *buf, const char *text);

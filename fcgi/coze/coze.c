@@ -219,6 +219,14 @@ static void fail_protocol(struct coze_chat *chat, const char *cause)
 	fail_with(chat, ERR_COZE_PROTOCOL, cause);
 }
 
+/* The parser of the stream has failed, unless `rc` is ERR_OK. */
+static void fail_parsing(struct coze_chat *chat, enum err rc)
+{
+	if (rc != ERR_OK)
+		fail_with(chat, rc,
+			  rc == ERR_NOMEM ? "memory for an event" : "an event beyond COZE_MAX_EVENT_BYTES");
+}
+
 static void fail_call(struct coze_chat *chat, enum call_end end, const char *why)
 {
 	struct failure failure;
@@ -323,7 +331,10 @@ static bool on_event(void *arg, const char *name, const char *data, size_t len)
 	struct event event;
 
 	if (!event_decode(&event, chat->coze->tokener, name, data, len)) {
-		fail_protocol(chat, "an event that is not JSON");
+		if (event.starved)
+			fail_with(chat, ERR_NOMEM, "memory for an event");
+		else
+			fail_protocol(chat, "an event that is not JSON");
 		return false;
 	}
 	chat->any_event = chat->any_event || event.kind != EVENT_OTHER;
@@ -410,7 +421,11 @@ static bool told_end(struct coze_chat *chat)
 static void keep_body(struct coze_chat *chat, const char *bytes, size_t len)
 {
 	buf_append(&chat->body, bytes, len);
-	if (chat->body.failed && chat->state != CHAT_STREAMING)
+	if (chat->state == CHAT_STREAMING || !chat->body.failed)
+		return;
+	if (chat->body.starved)
+		fail_with(chat, ERR_NOMEM, "memory for a body");
+	else
 		fail_with(chat, ERR_ANSWER_TOO_BIG, "a body beyond COZE_MAX_EVENT_BYTES + MAX_ANSWER_BYTES");
 }
 
@@ -429,8 +444,7 @@ static void on_body(void *arg, const char *bytes, size_t len)
 	rc = sse_feed(&chat->sse, bytes, len);
 	if (chat->any_event)
 		buf_reset(&chat->body, 0);
-	if (rc != ERR_OK)
-		fail_with(chat, rc, "an event beyond COZE_MAX_EVENT_BYTES");
+	fail_parsing(chat, rc);
 	told_end(chat); /* an ended chat lets go of the call by itself */
 }
 
@@ -463,7 +477,9 @@ static enum err start_call(struct coze_chat *chat, enum metrics_call counts_as, 
 static bool read_envelope(struct coze_chat *chat, struct envelope *envelope, const char *not_json)
 {
 	if (!envelope_decode(envelope, chat->coze->tokener, buf_bytes(&chat->body), buf_size(&chat->body))) {
-		if (chat->status != 200)
+		if (envelope->starved)
+			fail_with(chat, ERR_NOMEM, "memory for an answer that is no stream");
+		else if (chat->status != 200)
 			fail_with_status(chat, chat->status, 0);
 		else
 			fail_protocol(chat, not_json);
@@ -520,8 +536,7 @@ static void on_asked(void *arg, enum call_end end, const char *why)
 	if (end == CALL_OK && streamed) {
 		enum err rc = sse_finish(&chat->sse);
 
-		if (rc != ERR_OK)
-			fail_with(chat, rc, "an event beyond COZE_MAX_EVENT_BYTES");
+		fail_parsing(chat, rc);
 		if (told_end(chat))
 			return;
 		streamed = chat->any_event || buf_size(&chat->body) == 0;

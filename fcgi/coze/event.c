@@ -9,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/scan.h"
 #include "base/strict.h"
 #include "base/utf8.h"
 
-#define LARGE      (64 * 1024) /* bytes; less cannot hold enough values to be worth a look */
-#define VALUES_MAX 10000       /* of a large document: json-c takes up to 1 KiB for each */
+#define LARGE        (64 * 1024) /* bytes; less cannot hold enough values to be worth a look */
+#define JSON_C_VALUE 1024        /* bytes that json-c takes for a value, an object being the largest */
+#define VALUES_MAX   10000       /* of a large document */
 
 static const struct event_text no_text = { "", 0 };
 
@@ -120,18 +122,20 @@ static void get_message(struct event_message *message, struct json_object *objec
 }
 
 /* NOLINTBEGIN(misc-no-recursion): once at most, as what was repaired is valid */
-static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len);
+static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len, bool *starved);
 
 /* JSON is UTF-8. Should Coze ever break that, then a user gets U+FFFD in the place of what cannot be read. */
-static struct json_object *parse_repaired(struct json_tokener *tokener, const char *body, size_t len)
+static struct json_object *parse_repaired(struct json_tokener *tokener, const char *body, size_t len,
+					  bool *starved)
 {
 	struct json_object *doc = NULL;
 	struct buf repaired;
 
 	buf_init(&repaired, len * 3);
 	utf8_repair(&repaired, body, len);
+	*starved = repaired.starved;
 	if (!repaired.failed)
-		doc = parse(tokener, buf_bytes(&repaired), buf_size(&repaired));
+		doc = parse(tokener, buf_bytes(&repaired), buf_size(&repaired), starved);
 	buf_free(&repaired);
 	return doc;
 }
@@ -169,18 +173,26 @@ static bool has_too_many_values(const char *body, size_t len)
 	return scan.bad < len || scan.values > VALUES_MAX;
 }
 
-static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len)
+/* NULL: not a JSON object, or *starved: there is no memory to find out. */
+static struct json_object *parse(struct json_tokener *tokener, const char *body, size_t len, bool *starved)
 {
 	struct json_object *doc;
 
 	if (len > INT_MAX || has_too_many_values(body, len))
 		return NULL;
 	if (!utf8_valid(body, len))
-		return parse_repaired(tokener, body, len);
+		return parse_repaired(tokener, body, len, starved);
+	/* json-c loses members without a word, or dies, when it gets no memory. */
+	*starved = !memory_is_there(len * 4 + (most_values(body, len) + 1) * JSON_C_VALUE);
+	if (*starved)
+		return NULL;
 	json_tokener_reset(tokener);
 	doc = json_tokener_parse_ex(tokener, body, (int)len);
 	if (json_tokener_get_error(tokener) != json_tokener_success ||
 	    !json_object_is_type(doc, json_type_object)) {
+		/* It stops where it gets no memory, and knows no reason. */
+		*starved = doc == NULL && json_tokener_get_error(tokener) == json_tokener_success &&
+			   json_tokener_get_parse_end(tokener) < len;
 		json_object_put(doc);
 		doc = NULL;
 	}
@@ -234,7 +246,8 @@ static bool take_text(struct event *event, const struct scan_member *member, str
 		return true;
 	if (event->unescaped == NULL)
 		event->unescaped = malloc(event->data.len);
-	if (event->unescaped == NULL)
+	event->starved = event->unescaped == NULL;
+	if (event->starved)
 		return false;
 	out = event->unescaped + event->unescaped_len;
 	len = scan_unescape(out, &member->value);
@@ -345,7 +358,7 @@ static bool is_message(enum event_kind kind)
 
 static bool build(struct event *event, struct json_tokener *tokener)
 {
-	event->doc = parse(tokener, event->data.bytes, event->data.len);
+	event->doc = parse(tokener, event->data.bytes, event->data.len, &event->starved);
 	if (event->doc == NULL)
 		return false;
 	if (is_message(event->kind))
@@ -376,7 +389,7 @@ static bool decode(struct event *event, struct json_tokener *tokener, const char
 		return true;
 	}
 	event->kind = known->kind;
-	if (!(plain && read_plain(event)) && !build(event, tokener)) {
+	if (!(plain && read_plain(event)) && (event->starved || !build(event, tokener))) {
 		event_free(event);
 		return false;
 	}
@@ -411,7 +424,7 @@ bool envelope_decode(struct envelope *envelope, struct json_tokener *tokener, co
 
 	*envelope = (struct envelope){ .msg = no_text, .logid = no_text };
 	envelope->chat = (struct event_chat){ no_text, no_text, CHAT_UNKNOWN, 0, no_text };
-	envelope->doc = parse(tokener, body, len);
+	envelope->doc = parse(tokener, body, len, &envelope->starved);
 	if (envelope->doc == NULL)
 		return false;
 	envelope->code = get_code(envelope->doc, "code");

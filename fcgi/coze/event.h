@@ -60,6 +60,7 @@ struct event {
 	char *unescaped;              /* owner of those that were escaped; or NULL */
 	size_t unescaped_len;
 	struct json_object *doc; /* owner of all of them, if json-c had to be asked; or NULL */
+	bool starved;            /* it could not be decoded for want of memory, and may be good */
 };
 
 /* An answer in Coze's envelope {code, msg, data, detail}; also a bare chat's error. */
@@ -70,11 +71,12 @@ struct envelope {
 	struct event_chat chat;   /* when data is an object */
 	struct json_object *list; /* when data is an array; lent, see envelope_message() */
 	struct json_object *doc;  /* owner */
+	bool starved;             /* it could not be decoded for want of memory, and may be good */
 };
 
 /*
  * Decodes one event of a stream. False when a known event's data is not the JSON object that it must be (an unknown
- * event never fails). `tokener` is reused from call to call.
+ * event never fails), or when it is `starved`. `tokener` is reused from call to call.
  */
 bool event_decode(struct event *event, struct json_tokener *tokener, const char *name, const char *data,
 		  size_t len);
@@ -86,7 +88,7 @@ bool event_decode_built(struct event *event, struct json_tokener *tokener, const
 /* Also after a false, and twice. */
 void event_free(struct event *event);
 
-/* Decodes a whole JSON body. False when it is not a JSON object. */
+/* Decodes a whole JSON body. False when it is not a JSON object, or `starved`. */
 bool envelope_decode(struct envelope *envelope, struct json_tokener *tokener, const char *body, size_t len);
 void envelope_free(struct envelope *envelope);
 

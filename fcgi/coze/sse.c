@@ -20,6 +20,11 @@ void sse_fini(struct sse *sse)
 	buf_free(&sse->data);
 }
 
+static enum err overflow(const struct buf *buf)
+{
+	return buf->starved ? ERR_NOMEM : ERR_ANSWER_TOO_BIG;
+}
+
 static void dispatch(struct sse *sse)
 {
 	const char *data = sse->lent != NULL ? sse->lent : buf_bytes(&sse->data);
@@ -44,7 +49,7 @@ static enum err keep_lent(struct sse *sse)
 	if (sse->lent != NULL)
 		buf_append(&sse->data, sse->lent, sse->lent_len);
 	sse->lent = NULL;
-	return sse->data.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+	return sse->data.failed ? overflow(&sse->data) : ERR_OK;
 }
 
 static enum err take_data(struct sse *sse, const char *value, size_t len, bool stays)
@@ -61,7 +66,7 @@ static enum err take_data(struct sse *sse, const char *value, size_t len, bool s
 	if (!first)
 		buf_append_char(&sse->data, '\n');
 	buf_append(&sse->data, value, len);
-	return sse->data.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+	return sse->data.failed ? overflow(&sse->data) : ERR_OK;
 }
 
 /* `stays`: the line is there until sse_feed() returns. */
@@ -110,7 +115,7 @@ static enum err end_line(struct sse *sse, const char *tail, size_t len)
 		return take_line(sse, tail, len, true);
 	buf_append(&sse->line, tail, len);
 	if (sse->line.failed)
-		return ERR_ANSWER_TOO_BIG;
+		return overflow(&sse->line);
 	rc = take_line(sse, buf_bytes(&sse->line), buf_size(&sse->line), false);
 	buf_reset(&sse->line, KEEP);
 	return rc;
@@ -143,7 +148,7 @@ enum err sse_feed(struct sse *sse, const char *bytes, size_t len)
 		stop = line_end(p, end);
 		if (stop == end) {
 			buf_append(&sse->line, p, (size_t)(end - p));
-			rc = sse->line.failed ? ERR_ANSWER_TOO_BIG : ERR_OK;
+			rc = sse->line.failed ? overflow(&sse->line) : ERR_OK;
 			break;
 		}
 		rc = end_line(sse, p, (size_t)(stop - p));

@@ -36,7 +36,7 @@ struct sse {
 void sse_init(struct sse *sse, size_t max, sse_event_fn on_event, void *arg);
 void sse_fini(struct sse *sse);
 
-/* ERR_OK, also once stopped; ERR_ANSWER_TOO_BIG (or out of memory): the parser is of no more use. */
+/* ERR_OK, also once stopped; ERR_ANSWER_TOO_BIG, ERR_NOMEM: the parser is of no more use. */
 enum err sse_feed(struct sse *sse, const char *bytes, size_t len);
 
 /* The stream has ended: delivers what is pending. */

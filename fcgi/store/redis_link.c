@@ -217,7 +217,7 @@ enum err redis_link_send(struct redis_link *link, const char *bytes, size_t len)
 	buf_append(&link->out, bytes, len);
 	if (!link->out.failed)
 		return ERR_OK;
-	link->out.failed = false; /* what it holds is whole */
+	buf_forgive(&link->out);
 	return ERR_NOMEM;
 }
 
