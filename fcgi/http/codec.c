@@ -14,10 +14,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/memory.h"
+
 #define FILE_SIZE \
 	(128 * 1024)      /* CODEC_WRITE_MAX bytes with the headers of their records; CODEC_SMALL fits, too */
 #define READ_SIZE    8192 /* of libfcgi's buffers */
 #define WRITERS_KEPT 16
+
+/* What libfcgi takes for a request: three streams, and each name with its value in an array that doubles. */
+#define STREAM_MEMORY (READ_SIZE + 256 + 3 * MEMORY_OVERHEAD)
+#define PAIR_MEMORY   (MEMORY_OVERHEAD + 6 * sizeof(char *))
+#define PAIRS_LEAST   30 /* in its array from the beginning */
 
 /* A file in memory, mapped: libfcgi sees a descriptor, we see bytes. */
 struct memory_file {
@@ -125,6 +132,12 @@ static void reopen(struct memory_file *file)
 		abort();
 }
 
+/* libfcgi aborts, or follows a NULL, when it gets no memory. head_len: bytes of parameters at most. */
+static bool may_accept(size_t head_len, size_t pairs)
+{
+	return memory_is_there(3 * STREAM_MEMORY + head_len + (PAIRS_LEAST + pairs) * PAIR_MEMORY);
+}
+
 /* libfcgi reads a request from `fd`, up to its body. */
 static bool accept_request(FCGX_Request *fcgx, int fd)
 {
@@ -170,7 +183,8 @@ static bool decode(struct codec *codec, struct codec_request *request, struct wr
 	return true;
 }
 
-struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_t len, struct buf *body)
+struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_t len, size_t pairs,
+				   struct buf *body)
 {
 	struct codec_request *request = calloc(1, sizeof *request);
 	struct writer *writer = calloc(1, sizeof *writer);
@@ -178,7 +192,8 @@ struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_
 	bool own = codec == NULL || len > CODEC_SMALL;
 	bool decoded;
 
-	if (request == NULL || writer == NULL || (own && !memory_open(&file, len))) {
+	if (request == NULL || writer == NULL || !may_accept(len < CODEC_SMALL ? len : CODEC_SMALL, pairs) ||
+	    (own && !memory_open(&file, len))) {
 		free(request);
 		free(writer);
 		return NULL;
@@ -242,8 +257,10 @@ static struct writer *writer_make(struct codec *codec)
 	};
 	struct writer *writer = calloc(1, sizeof *writer);
 
-	if (writer == NULL)
+	if (writer == NULL || !may_accept(0, 0)) {
+		free(writer);
 		return NULL;
+	}
 	memcpy(codec->in.bytes, request, sizeof request);
 	lseek(codec->in.fd, 0, SEEK_SET);
 	if (!accept_request(&writer->fcgx, codec->in.fd)) {

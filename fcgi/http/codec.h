@@ -25,9 +25,11 @@ void codec_close(struct codec *codec);
 
 /*
  * Decodes one whole request, which record_scan() found complete. Its body is appended to `body`, whose ceiling may fail
- * it. `codec` may be NULL: then memory of its own is used, of any size and in any thread. NULL: out of memory.
+ * it. pairs: how many names and values there are in it. `codec` may be NULL: then memory of its own is used, of any size
+ * and in any thread. NULL: out of memory.
  */
-struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_t len, struct buf *body);
+struct codec_request *codec_decode(struct codec *codec, const char *bytes, size_t len, size_t pairs,
+				   struct buf *body);
 void codec_free(struct codec_request *request);
 
 /* A parameter such as "REQUEST_METHOD", lent until codec_free(); NULL when absent. */

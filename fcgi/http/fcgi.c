@@ -76,6 +76,7 @@ struct fcgi_request {
 	struct record_scan scan; /* READING: of the request so far */
 	size_t noted;            /* READING: bytes that were there when the time limit began */
 	size_t used;             /* DECODING: bytes of `in` that are the request */
+	size_t pairs;            /* DECODING: names and values in them */
 	bool keep;               /* nginx wants the connection kept after this request */
 	bool broken;             /* a write failed: wait for the loop to report the end */
 	bool pipelined; /* more bytes came while a request is in hand: leaving can be told by hang-up only */
@@ -83,9 +84,9 @@ struct fcgi_request {
 	bool closing;   /* DECODING or held: close when the thread pool is done */
 	struct fcgi_request *before, *behind; /* READING: in the queue of those that wait to be */
 	bool queued;
-	size_t seen; /* bytes of it that were there at the last look for stalls */
-	size_t slow; /* bytes of it that were there when it lost its turn; 0: it has not */
-	bool too_big;
+	size_t seen;                   /* bytes of it that were there at the last look for stalls */
+	size_t slow;                   /* bytes of it that were there when it lost its turn; 0: it has not */
+	bool too_big, lost;            /* the body */
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
 	struct buf out;                     /* waits for the turn's end, or for the client */
@@ -251,8 +252,8 @@ static void become_large(struct fcgi_request *conn)
 	if (uv_is_active((uv_handle_t *)&conn->server->stall))
 		uv_timer_again(&conn->server->stall); /* each has the whole time */
 	/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
-	if (conn->in.max <= ROOM_MAX)
-		buf_room(&conn->in, conn->in.max - buf_size(&conn->in));
+	if (conn->in.max <= ROOM_MAX && buf_room(&conn->in, conn->in.max - buf_size(&conn->in)) == NULL)
+		buf_forgive(&conn->in); /* it may still grow */
 }
 
 /* The body is gone: the next one, if any waits, goes on in the next turn of the loop. */
@@ -580,7 +581,7 @@ enum err fcgi_write(struct fcgi_request *conn, const void *bytes, size_t len)
 		return ERR_TOO_BIG;
 	buf_append(&conn->out, bytes, len);
 	if (conn->out.failed) {
-		conn->out.failed = false;
+		buf_forgive(&conn->out);
 		return ERR_NOMEM;
 	}
 	if (conn->watched & UV_WRITABLE) /* the client is behind */
@@ -636,12 +637,12 @@ static void hand_out(struct fcgi_request *conn)
 	struct fcgi_server *server = conn->server;
 
 	if (conn->decoded == NULL) {
-		log_event(LOG_LEVEL_ERROR, "fastcgi", LOG_TEXT("why", "a request could not be decoded"));
-		close_conn(conn);
+		refuse(conn, "no memory to decode a request");
 		return;
 	}
-	conn->too_big = conn->body.failed || buf_size(&conn->body) > server->limits.body_max;
-	if (conn->too_big)
+	conn->lost = conn->body.starved;
+	conn->too_big = !conn->lost && (conn->body.failed || buf_size(&conn->body) > server->limits.body_max);
+	if (conn->too_big || conn->lost)
 		fcgi_body_free(conn);
 	go(conn, CONN_ACTIVE);
 	watch_state(conn);
@@ -653,7 +654,7 @@ static void on_decode_work(uv_work_t *work)
 	struct fcgi_request *conn = work->data;
 
 	background_thread();
-	conn->decoded = codec_decode(NULL, buf_bytes(&conn->in), conn->used, &conn->body);
+	conn->decoded = codec_decode(NULL, buf_bytes(&conn->in), conn->used, conn->pairs, &conn->body);
 	if (conn->used == buf_size(&conn->in))
 		buf_free(&conn->in);
 }
@@ -714,7 +715,7 @@ static bool keep_bytes(struct fcgi_request *conn, const char *bytes, size_t len)
 	buf_append(&conn->in, bytes, len);
 	if (!conn->in.failed)
 		return true;
-	refuse(conn, "a request beyond MAX_REQUEST_SIZE");
+	refuse(conn, conn->in.starved ? "no memory for a request" : "a request beyond MAX_REQUEST_SIZE");
 	return false;
 }
 
@@ -727,8 +728,9 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 	go(conn, CONN_READING);
 	conn->keep = conn->scan.keep_conn;
 	conn->used = conn->scan.bytes;
+	conn->pairs = conn->scan.pairs;
 	conn->scan = (struct record_scan){ .at = 0 };
-	conn->broken = conn->too_big = false;
+	conn->broken = conn->too_big = conn->lost = false;
 	conn->room = SOCKET_ROOM;
 	/* One more read of libfcgi's than the body needs must not fail it. */
 	buf_init(&conn->body, conn->server->limits.body_max + 16384);
@@ -737,7 +739,7 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 		decode_in_pool(conn);
 		return;
 	}
-	conn->decoded = codec_decode(conn->server->codec, bytes, conn->used, &conn->body);
+	conn->decoded = codec_decode(conn->server->codec, bytes, conn->used, conn->pairs, &conn->body);
 	if (kept)
 		buf_consume(&conn->in, conn->used);
 	else if (len > conn->used && !keep_bytes(conn, bytes + conn->used, len - conn->used))
@@ -1011,6 +1013,11 @@ const char *fcgi_body(const struct fcgi_request *conn, size_t *len)
 bool fcgi_body_too_big(const struct fcgi_request *conn)
 {
 	return conn->too_big;
+}
+
+bool fcgi_body_lost(const struct fcgi_request *conn)
+{
+	return conn->lost;
 }
 
 void fcgi_body_free(struct fcgi_request *conn)

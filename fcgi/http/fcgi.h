@@ -24,7 +24,7 @@
 struct fcgi_server;
 struct fcgi_request;
 
-/* A new request; its body has been read, unless fcgi_body_too_big(). */
+/* A new request; its body has been read, unless fcgi_body_too_big() or fcgi_body_lost(). */
 typedef void (*fcgi_request_fn)(struct fcgi_request *request, void *arg);
 
 /* nginx closed the connection: the client has left. The request is gone when this returns. */
@@ -76,6 +76,9 @@ const char *fcgi_param(const struct fcgi_request *request, const char *name);
 /* The body, lent until fcgi_body_free() or the request's end. */
 const char *fcgi_body(const struct fcgi_request *request, size_t *len);
 bool fcgi_body_too_big(const struct fcgi_request *request);
+
+/* There was no memory for the body. */
+bool fcgi_body_lost(const struct fcgi_request *request);
 
 /* Gives the body's memory back early: a stream may stay open for minutes, and others may wait for theirs. */
 void fcgi_body_free(struct fcgi_request *request);

@@ -336,6 +336,8 @@ static enum err check_request(const struct request *request, struct error *why)
 {
 	if (fcgi_body_too_big(request->fcgi))
 		return error_set(why, ERR_TOO_BIG, NULL, "body beyond MAX_REQUEST_SIZE");
+	if (fcgi_body_lost(request->fcgi))
+		return error_set(why, ERR_NOMEM, NULL, "memory for the body");
 	if (!fields_content_type_ok(fcgi_param(request->fcgi, "CONTENT_TYPE")))
 		return error_set(why, ERR_MEDIA_TYPE, NULL, "Content-Type is not JSON");
 	return ERR_OK;

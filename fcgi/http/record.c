@@ -61,8 +61,11 @@ static bool lengths_known(struct pairs *pairs, unsigned char byte)
 	       pairs->have == name_bytes + length_bytes(pairs->lengths[name_bytes]);
 }
 
-static void scan_pairs(struct pairs *pairs, const unsigned char *p, size_t len)
+/* Returns how many pairs begin there. */
+static size_t scan_pairs(struct pairs *pairs, const unsigned char *p, size_t len)
 {
+	size_t begun = 0;
+
 	while (len > 0) {
 		if (pairs->skip > 0) {
 			size_t step = pairs->skip < len ? (size_t)pairs->skip : len;
@@ -76,10 +79,12 @@ static void scan_pairs(struct pairs *pairs, const unsigned char *p, size_t len)
 			pairs->skip = length_value(pairs->lengths) +
 				      length_value(pairs->lengths + length_bytes(pairs->lengths[0]));
 			pairs->have = 0;
+			begun++;
 		}
 		p++;
 		len--;
 	}
+	return begun;
 }
 
 static enum record_verdict bad(struct record_scan *scan, const char *why)
@@ -137,7 +142,7 @@ enum record_verdict record_scan(struct record_scan *scan, const char *bytes, siz
 				return RECORD_BAD;
 			id = record.id;
 		} else if (!scan->head_complete && record.content_len > 0) {
-			scan_pairs(&pairs, record.content, record.content_len);
+			scan->pairs += scan_pairs(&pairs, record.content, record.content_len);
 		} else if (!scan->head_complete) {
 			if (pairs.skip > 0 || pairs.have > 0)
 				return bad(scan, "a parameter that is cut off");

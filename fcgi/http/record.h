@@ -24,6 +24,7 @@ struct record_scan {
 	bool keep_conn;     /* FCGI_KEEP_CONN was set */
 	/* Up to the end of the parameters, once they are all there; else all of the bytes. */
 	size_t head_bytes;
+	size_t pairs; /* names and values among them */
 	/* COMPLETE: the request's length. MORE: with fewer bytes than this the verdict will be the same. */
 	size_t bytes;
 	const char *why; /* a constant English text; RECORD_BAD only */

@@ -54,6 +54,12 @@ bool fcgi_body_too_big(const struct fcgi_request *request)
 	return request->too_big;
 }
 
+bool fcgi_body_lost(const struct fcgi_request *request)
+{
+	(void)request;
+	return false;
+}
+
 void fcgi_body_free(struct fcgi_request *request)
 {
 	CHECK(!request->ended);

@@ -274,7 +274,7 @@ static void check_answer(struct codec *codec, struct codec_request *request, int
 	buf_free(&joined);
 }
 
-static void check_request(const char *bytes, size_t len)
+static void check_request(const char *bytes, size_t len, size_t pairs)
 {
 	static struct codec *codec;
 	static int fd = -1;
@@ -288,7 +288,7 @@ static void check_request(const char *bytes, size_t len)
 		fd = memfd_create("answer", MFD_CLOEXEC);
 	buf_init(&body, ROOM);
 	buf_init(&expected, ROOM);
-	request = codec_decode(len & 1 ? codec : NULL, bytes, len, &body);
+	request = codec_decode(len & 1 ? codec : NULL, bytes, len, pairs, &body);
 	CHECK(request != NULL);
 	join(&expected, bytes, len, FCGI_STDIN);
 	CHECK(same_buf(&body, &expected));
@@ -340,7 +340,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		write_request(&written, &input);
 	CHECK(!written.failed);
 	if (check_scan(&scan, buf_bytes(&written), buf_size(&written), control + 1) == RECORD_COMPLETE)
-		check_request(buf_bytes(&written), scan.bytes);
+		check_request(buf_bytes(&written), scan.bytes, scan.pairs);
 	else
 		CHECK(control & 1);
 	buf_free(&written);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "failing_alloc.h"
 #include "fastcgi_bytes.h"
 #include "http/codec.h"
 #include "http/record.h"
@@ -85,7 +86,7 @@ static bool same_reading(const char *bytes, size_t len)
 	buf_init(&expected, 1000000);
 	gather(&params, FCGI_PARAMS, bytes, scan.bytes);
 	gather(&expected, FCGI_STDIN, bytes, scan.bytes);
-	request = codec_decode(codec, bytes, scan.bytes, &body);
+	request = codec_decode(codec, bytes, scan.bytes, scan.pairs, &body);
 	assert_non_null(request);
 	assert_int_equal(buf_size(&body), buf_size(&expected));
 	assert_memory_equal(buf_bytes(&body), buf_bytes(&expected), buf_size(&body));
@@ -191,7 +192,7 @@ static void test_codec_keeps_nothing_of_a_request(void **state)
 	buf_init(&second, 10000);
 	buf_init(&body, 1000000);
 	put_request(&first, 65535, secret);
-	request = codec_decode(codec, buf_bytes(&first), buf_size(&first), &body);
+	request = codec_decode(codec, buf_bytes(&first), buf_size(&first), 2, &body);
 	assert_non_null(request);
 	assert_int_equal(buf_size(&body), strlen(secret));
 	codec_free(request);
@@ -201,7 +202,7 @@ static void test_codec_keeps_nothing_of_a_request(void **state)
 	put_record(&second, FCGI_PARAMS, 1, NULL, 0, 0);
 	buf_append(&second, header, sizeof header);
 	assert_true(buf_size(&second) < buf_size(&first) - strlen(secret));
-	request = codec_decode(codec, buf_bytes(&second), buf_size(&second), &body);
+	request = codec_decode(codec, buf_bytes(&second), buf_size(&second), 0, &body);
 	assert_null(memmem(buf_bytes(&body), buf_size(&body), "words", 5));
 	codec_free(request);
 	buf_free(&first);
@@ -221,7 +222,7 @@ static struct codec_request *read_request(unsigned id)
 	put_begin(&bytes, id, true);
 	put_record(&bytes, FCGI_PARAMS, id, NULL, 0, 0);
 	put_record(&bytes, FCGI_STDIN, id, NULL, 0, 0);
-	request = codec_decode(codec, buf_bytes(&bytes), buf_size(&bytes), &body);
+	request = codec_decode(codec, buf_bytes(&bytes), buf_size(&bytes), 0, &body);
 	assert_non_null(request);
 	buf_free(&bytes);
 	buf_free(&body);
@@ -322,6 +323,59 @@ static void test_codec_goes_on_after_a_broken_connection(void **state)
 	codec_free(other);
 }
 
+static void assert_whole_or_not(bool failed, const struct codec_request *request, const struct buf *body,
+				size_t body_len)
+{
+	assert_true(failed || request != NULL);
+	if (request != NULL) {
+		assert_string_equal(codec_param(request, "REQUEST_METHOD"), "POST");
+		assert_string_equal(codec_param(request, "LAST"), "x");
+		assert_true(body->starved || buf_size(body) == body_len);
+	}
+}
+
+/* libfcgi checks no allocation: it must not be called unless there is memory for all that it is going to take. */
+static void test_codec_asks_libfcgi_only_when_there_is_memory(void **state)
+{
+	static const size_t pairs[] = { 0, 1, 27, 28, 60, 2000 };
+	struct buf params, bytes;
+
+	(void)state;
+	buf_init(&params, 60000);
+	buf_init(&bytes, 100000);
+	for (size_t i = 0; i < COUNT(pairs); i++) {
+		struct record_scan scan = { .at = 0 };
+		size_t step = pairs[i] > 100 ? 101 : 7;
+		bool failed = true;
+
+		buf_reset(&params, 60000);
+		buf_reset(&bytes, 100000);
+		put_pair(&params, "REQUEST_METHOD", "POST");
+		for (size_t n = 0; n < pairs[i]; n++)
+			put_pair(&params, n % 2 ? "" : "A_NAME", "");
+		put_pair(&params, "LAST", "x");
+		put_begin(&bytes, 1, true);
+		put_stream(&bytes, FCGI_PARAMS, 1, buf_bytes(&params), buf_size(&params), 65535);
+		put_stream(&bytes, FCGI_STDIN, 1, "a body", 6, 65535);
+		assert_int_equal(record_scan(&scan, buf_bytes(&bytes), buf_size(&bytes)), RECORD_COMPLETE);
+		assert_int_equal(scan.pairs, pairs[i] + 2);
+		for (size_t left = 0; failed; left += step) {
+			struct codec_request *request;
+			struct buf body;
+
+			buf_init(&body, 1000000);
+			alloc_leave(left);
+			request = codec_decode(codec, buf_bytes(&bytes), scan.bytes, scan.pairs, &body);
+			failed = alloc_failed();
+			assert_whole_or_not(failed, request, &body, 6);
+			codec_free(request);
+			buf_free(&body);
+		}
+	}
+	buf_free(&params);
+	buf_free(&bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +384,7 @@ int main(void)
 		cmocka_unit_test(test_codec_keeps_nothing_of_a_request),
 		cmocka_unit_test(test_codec_answers_many_requests_at_a_time),
 		cmocka_unit_test(test_codec_goes_on_after_a_broken_connection),
+		cmocka_unit_test(test_codec_asks_libfcgi_only_when_there_is_memory),
 	};
 
 	return cmocka_run_group_tests(tests, open_codec, close_codec);
