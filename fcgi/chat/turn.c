@@ -164,7 +164,7 @@ static void note_error(struct turn *turn, const struct error *error)
 		snprintf(turn->error->detail, sizeof turn->error->detail, "%s", turn->limit_detail);
 }
 
-/* The session was let go of (or Redis is away, and the claim goes on trying): only now may the client send its next. */
+/* The session is let go of (or Redis is away, and the claim goes on trying): only now may the client send its next. */
 static void on_saved(void *arg, const struct error *error)
 {
 	struct turn *turn = arg;

@@ -59,8 +59,9 @@ struct turn_sink {
 	enum err (*on_accepted)(void *arg, const struct coze_ids *ids);
 	enum err (*on_text)(void *arg, const char *text, size_t len);
 	/*
-	 * `error` is NULL when the answer is complete (saving goes on by itself when Redis is away). The turn is no longer the caller's. The session is free by
-	 * then, unless time was up or the chat had to be cancelled: then it is within a second.
+	 * `error` is NULL when the answer is complete (saving goes on by itself when Redis is away). The turn is no longer the
+	 * caller's. Whoever asks Redis from then on finds the session saved and free, unless time was up or the chat had to be
+	 * cancelled: then it is within a second.
 	 */
 	void (*on_done)(void *arg, const struct coze_ids *ids, const struct error *error);
 };

@@ -26,7 +26,8 @@ enum claim_state {
 	CLAIM_WAITING, /* for the session */
 	CLAIM_REFUSED, /* forbidden, busy for too long, or Redis failed: only to be ended */
 	CLAIM_HOLDING,
-	CLAIM_ENDING /* the owner has gone; what there is to save is being saved */
+	CLAIM_ENDING, /* the owner has gone; what there is to save is being saved */
+	CLAIM_SAVED   /* only the answer to something older is still to come */
 };
 
 struct claim {
@@ -34,12 +35,15 @@ struct claim {
 	struct claim *prev, *next; /* all of the worker's */
 	struct claim *bucket_prev, *bucket_next;
 	enum claim_state state;
+	struct claim_list *list; /* of the claims; NULL: in none of them */
+	struct claim *list_prev, *list_next;
 	unsigned asking; /* calls to Redis under way */
+	bool binding;    /* one of them says that the message was accepted */
 	bool woken;      /* something changed while a call was under way: look again */
 	bool accepted;
-	bool counted;      /* Redis has said so */
 	bool unsure;       /* an answer was lost: Redis may have granted the session without our knowing */
 	uint64_t since_ms; /* WAITING: it began; ENDING: it ended */
+	uint64_t kept_since_ms; /* when Redis was asked last to keep the session for a time to live */
 	uv_timer_t
 	    timer; /* WAITING: when to look again; HOLDING: when to renew; ENDING: when to save again */
 	claim_granted_fn on_granted;
@@ -55,17 +59,26 @@ struct claim {
 	/* Once granted. */
 	uint64_t granted_us; /* by Redis' clock */
 	uint64_t granted_ns; /* by ours: the time that has passed since then is the same on both */
+	uint64_t ended_us;   /* ENDING: by Redis' clock */
 	uint64_t touched_ms; /* the index was told last; 0: not yet */
+};
+
+struct claim_list {
+	struct claim *first, *last;
 };
 
 struct claims {
 	uv_loop_t *loop;
 	struct redis *redis;
+	struct redis_round round;
+	struct claim_list due;  /* have something to say at the end of this round */
+	struct claim_list told; /* in the write of this round Redis is told that they are over */
 	struct redis *listener;
 	struct session_index *index;
 	struct claims_options options;
 	char channel[48]; /* that wakes this worker */
 	char ttl_ms[24], lock_ms[24];
+	char running_ttl_ms[24]; /* a session does not expire under a running turn */
 	uint64_t next_ticket;
 	struct claim *all;
 	size_t count;
@@ -76,9 +89,30 @@ struct claims {
 };
 
 static void look(struct claim *claim);
-static void save(struct claim *claim);
+static void save_soon(struct claim *claim);
 
 /* ---- life ---- */
+
+static void list_remove(struct claim *claim)
+{
+	struct claim_list *list = claim->list;
+
+	if (list == NULL)
+		return;
+	*(claim->list_prev != NULL ? &claim->list_prev->list_next : &list->first) = claim->list_next;
+	*(claim->list_next != NULL ? &claim->list_next->list_prev : &list->last) = claim->list_prev;
+	claim->list = NULL;
+}
+
+static void list_append(struct claim_list *list, struct claim *claim)
+{
+	list_remove(claim);
+	claim->list = list;
+	claim->list_next = NULL;
+	claim->list_prev = list->last;
+	*(list->last != NULL ? &list->last->list_next : &list->first) = claim;
+	list->last = claim;
+}
 
 static struct claim **bucket_of(struct claims *claims, uint64_t number)
 {
@@ -143,6 +177,7 @@ static void on_timer_closed(uv_handle_t *handle)
 
 static void release(struct claim *claim)
 {
+	list_remove(claim);
 	unlink_claim(claim);
 	claim->claims->closing++;
 	uv_close((uv_handle_t *)&claim->timer, on_timer_closed);
@@ -168,7 +203,7 @@ static void on_renewed(void *arg, enum err err, const struct redis_reply *reply)
 	if (err == ERR_OK && redis_reply_integer(reply) == 0 && claim->state == CLAIM_HOLDING)
 		log_event(LOG_LEVEL_WARN, "session_lost", LOG_TEXT("session", claim->session_id));
 	if (claim->state == CLAIM_ENDING)
-		save(claim);
+		save_soon(claim);
 }
 
 static uint64_t redis_now_us(const struct claim *claim)
@@ -203,12 +238,14 @@ static void on_renewal_time(uv_timer_t *timer)
 	char key[SESSION_KEY_SIZE];
 	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"),
 					  redis_text(claim->ticket), redis_text(claims->lock_ms),
-					  redis_text(claims->ttl_ms) };
+					  redis_text(claims->running_ttl_ms) };
 
 	touch_if_due(claim);
-	if (claim->asking == 0 &&
-	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) == ERR_OK)
-		claim->asking++;
+	if (claim->asking > 0 ||
+	    redis_eval(claims->redis, SCRIPT_SESSION_RENEW, args, 1, 4, on_renewed, claim) != ERR_OK)
+		return;
+	claim->asking++;
+	claim->kept_since_ms = uv_now(claims->loop);
 }
 
 static void on_save_time(uv_timer_t *timer);
@@ -233,26 +270,43 @@ static void refuse(struct claim *claim, const struct error *error)
 	claim->on_granted(claim->arg, error, NULL);
 }
 
-/* The session is ours: what it was when the turn began. */
-static void remember(struct claim *claim, const struct redis_reply *reply)
+/* The next line of an answer; behind the last one there are empty ones. */
+static struct redis_arg take_line(struct redis_arg *text)
 {
-	char now[24];
+	const char *end = memchr(text->bytes, '\n', text->len);
+	struct redis_arg line = { text->bytes, end != NULL ? (size_t)(end - text->bytes) : text->len };
+	size_t taken = end != NULL ? line.len + 1 : line.len;
 
-	redis_text_copy(claim->conversation_id, sizeof claim->conversation_id, redis_reply_text(reply, 1));
-	redis_text_copy(claim->epoch, sizeof claim->epoch, redis_reply_text(reply, 2));
-	redis_text_copy(claim->owner, sizeof claim->owner, redis_reply_text(reply, 3));
-	redis_text_copy(claim->number, sizeof claim->number, redis_reply_text(reply, 4));
-	redis_text_copy(now, sizeof now, redis_reply_text(reply, 5));
-	claim->granted_us = strtoull(now, NULL, 10);
-	claim->granted_ns = uv_hrtime();
+	text->bytes += taken;
+	text->len -= taken;
+	return line;
 }
 
-static void grant(struct claim *claim, const struct redis_reply *reply)
+static uint64_t take_number(struct redis_arg *text)
+{
+	char digits[24];
+
+	redis_text_copy(digits, sizeof digits, take_line(text));
+	return strtoull(digits, NULL, 10);
+}
+
+/* The session is ours: what it was when the turn began. */
+static void remember(struct claim *claim, struct redis_arg lines)
+{
+	redis_text_copy(claim->epoch, sizeof claim->epoch, take_line(&lines));
+	redis_text_copy(claim->number, sizeof claim->number, take_line(&lines));
+	claim->granted_us = take_number(&lines);
+	claim->granted_ns = uv_hrtime();
+	redis_text_copy(claim->owner, sizeof claim->owner, take_line(&lines));
+	redis_text_copy(claim->conversation_id, sizeof claim->conversation_id, lines);
+}
+
+static void grant(struct claim *claim, struct redis_arg lines)
 {
 	uint64_t renew_ms = renewal_ms(claim->claims);
 	struct claim_grant granted;
 
-	remember(claim, reply);
+	remember(claim, lines);
 	memcpy(granted.conversation_id, claim->conversation_id, sizeof granted.conversation_id);
 	memcpy(granted.owner, claim->owner, sizeof granted.owner);
 	claim->state = CLAIM_HOLDING;
@@ -296,27 +350,26 @@ static bool is(struct redis_arg word, const char *what)
 static void on_looked(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct claim *claim = arg;
+	struct redis_arg lines = { "", 0 }, verdict;
 	struct error error;
 
 	if (answered_while_closed(claim))
 		return;
+	if (err == ERR_OK)
+		lines = redis_reply_string(reply);
+	verdict = take_line(&lines);
 	claim->unsure = err != ERR_OK;
 	if (claim->state == CLAIM_ENDING) { /* the client has left; maybe the session was granted just now */
-		if (err == ERR_OK && is(redis_reply_text(reply, 0), "ok"))
-			remember(claim, reply);
-		save(claim);
-		return;
-	}
-	if (err != ERR_OK) {
+		if (is(verdict, "ok"))
+			remember(claim, lines);
+		save_soon(claim);
+	} else if (err != ERR_OK) {
 		error_set(&error, err, NULL, "waiting for the session: redis is away, slow or refuses");
 		refuse(claim, &error);
-	} else if (is(redis_reply_text(reply, 0), "ok")) {
-		grant(claim, reply);
-	} else if (is(redis_reply_text(reply, 0), "wait")) {
-		char digits[24];
-
-		redis_text_copy(digits, sizeof digits, redis_reply_text(reply, 1));
-		wait_on(claim, strtoull(digits, NULL, 10));
+	} else if (is(verdict, "ok")) {
+		grant(claim, lines);
+	} else if (is(verdict, "wait")) {
+		wait_on(claim, take_number(&lines));
 	} else {
 		error_set(&error, ERR_FORBIDDEN, "该会话属于其他用户: session_id 与 user_id 不匹配",
 			  "the session has another owner");
@@ -332,11 +385,12 @@ static enum err ask_begin(struct claim *claim)
 					  session_key(waiting, claim->session_id, "waiting"),
 					  session_key(tickets, claim->session_id, "tickets"),
 					  redis_text(claim->user_id),
-					  redis_text(claims->ttl_ms),
+					  redis_text(claims->running_ttl_ms),
 					  redis_text(claim->ticket),
 					  redis_text(claims->lock_ms) };
 	enum err rc = redis_eval(claims->redis, SCRIPT_SESSION_BEGIN, args, 3, 7, on_looked, claim);
 
+	claim->kept_since_ms = uv_now(claims->loop);
 	if (rc == ERR_OK)
 		claim->asking++;
 	return rc;
@@ -395,8 +449,8 @@ enum err claim_start(struct claim **out, struct claims *claims, const char *sess
 	claim->since_ms = uv_now(claims->loop);
 	snprintf(claim->ticket, sizeof claim->ticket, "%llu@%s", (unsigned long long)claims->next_ticket++,
 		 claims->channel);
-	snprintf(claim->session_id, sizeof claim->session_id, "%s", session_id);
-	snprintf(claim->user_id, sizeof claim->user_id, "%s", user_id);
+	redis_text_copy(claim->session_id, sizeof claim->session_id, redis_text(session_id));
+	redis_text_copy(claim->user_id, sizeof claim->user_id, redis_text(user_id));
 	rc = ask_begin(claim);
 	if (rc != ERR_OK) {
 		free(claim);
@@ -411,27 +465,14 @@ enum err claim_start(struct claim **out, struct claims *claims, const char *sess
 
 /* ---- saving ---- */
 
-static void on_updated(void *arg, enum err err, const struct redis_reply *reply)
-{
-	struct claim *claim = arg;
-
-	claim->counted = err == ERR_OK && redis_reply_integer(reply) == 1; /* if not, the end says it again */
-	if (!answered_while_closed(claim) && claim->state == CLAIM_ENDING)
-		save(claim);
-}
-
+/* At the end of the round: most whole answers come in one piece, and then the end says it all. */
 void claim_accepted(struct claim *claim, const char *conversation_id)
 {
-	char key[SESSION_KEY_SIZE];
-	const struct redis_arg args[] = { session_key(key, claim->session_id, "session"),
-					  redis_text(claim->epoch), redis_text(conversation_id),
-					  redis_text(claim->number) };
-
 	assert(claim->state == CLAIM_HOLDING);
 	claim->accepted = true;
-	snprintf(claim->conversation_id, sizeof claim->conversation_id, "%s", conversation_id);
-	if (redis_eval(claim->claims->redis, SCRIPT_SESSION_UPDATE, args, 1, 4, on_updated, claim) == ERR_OK)
-		claim->asking++;
+	redis_text_copy(claim->conversation_id, sizeof claim->conversation_id, redis_text(conversation_id));
+	list_append(&claim->claims->due, claim);
+	redis_end_round(claim->claims->redis);
 }
 
 static void tell_saved(struct claim *claim, const struct error *error)
@@ -445,7 +486,7 @@ static void tell_saved(struct claim *claim, const struct error *error)
 
 static void on_save_time(uv_timer_t *timer)
 {
-	save(timer->data);
+	save_soon(timer->data);
 }
 
 /* Many turns may end while Redis is away: one line a second says so for all. */
@@ -479,9 +520,22 @@ static void save_later(struct claim *claim)
 	uv_timer_start(&claim->timer, on_save_time, SAVE_AGAIN_MS, 0);
 }
 
-static void on_save_refused(uv_timer_t *timer)
+/* An answer has come; nothing of a saved claim may be left under way. */
+static void release_if_saved(struct claim *claim)
 {
-	save_later(timer->data);
+	if (claim->state == CLAIM_SAVED && claim->asking == 0)
+		release(claim);
+}
+
+static void on_bound(void *arg, enum err err, const struct redis_reply *reply)
+{
+	struct claim *claim = arg;
+
+	(void)err; /* the end says it again */
+	(void)reply;
+	claim->binding = false;
+	if (!answered_while_closed(claim))
+		release_if_saved(claim);
 }
 
 static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
@@ -496,13 +550,27 @@ static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
 		return;
 	}
 	tell_saved(claim, NULL);
-	release(claim);
+	claim->state = CLAIM_SAVED;
+	release_if_saved(claim);
 }
 
-static void save(struct claim *claim)
+/* How much there is for session_save.lua to do. */
+static const char *save_extent(const struct claim *claim)
+{
+	const struct claims_options *options = &claim->claims->options;
+
+	if (claim->state != CLAIM_ENDING)
+		return "0";
+	/* To a thousandth, the time to live has just begun. But a short one was prolonged for the turn. */
+	if (options->ttl_ms >= 2 * options->lock_ms &&
+	    uv_now(claim->claims->loop) - claim->kept_since_ms <= options->ttl_ms / 1000)
+		return "1";
+	return "2";
+}
+
+static enum err save(struct claim *claim, uint64_t active_us, redis_reply_fn fn)
 {
 	struct claims *claims = claim->claims;
-	uint64_t active_us = claim->accepted ? redis_now_us(claim) : claim->granted_us;
 	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE], active[24];
 	int active_len = snprintf(active, sizeof active, "%llu", (unsigned long long)active_us);
 	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
@@ -512,20 +580,74 @@ static void save(struct claim *claim)
 					  redis_text(claim->accepted ? claim->epoch : ""),
 					  redis_text(claim->number),
 					  redis_text(claim->conversation_id),
-					  redis_text(claims->ttl_ms),
 					  redis_text(claim->owner),
-					  redis_text(claim->counted ? "1" : "0"),
-					  { active, (size_t)active_len } };
+					  { active, (size_t)active_len },
+					  redis_text(claims->ttl_ms),
+					  redis_text(save_extent(claim)) };
+	enum err rc = redis_eval(claims->redis, SCRIPT_SESSION_SAVE, args, 3, 11, fn, claim);
 
-	if (claim->asking > 0)
-		return; /* its answer comes first, and calls again */
-	/* First, so that whoever is told of the end finds the session in the index. */
-	if (claim->granted_us != 0)
-		session_index_touch(claims->index, claim->session_id, claim->conversation_id, active_us);
-	if (redis_eval(claims->redis, SCRIPT_SESSION_END, args, 3, 11, on_ended, claim) == ERR_OK)
+	if (rc == ERR_OK)
 		claim->asking++;
-	else
-		uv_timer_start(&claim->timer, on_save_refused, 0, 0); /* nobody is told from within */
+	return rc;
+}
+
+/* What the index hears, the session does, too. */
+static uint64_t end_us(const struct claim *claim)
+{
+	return claim->accepted ? claim->ended_us : claim->granted_us;
+}
+
+/*
+ * At the end of the round. The index comes first, so that whoever is told of the end finds the session in it.
+ */
+static void save_soon(struct claim *claim)
+{
+	/* A place in the queue, or a renewal, must not come behind the end, not even when a script has to be sent twice. */
+	if (claim->asking > (claim->binding ? 1 : 0))
+		return; /* its answer calls again */
+	if (claim->granted_us != 0)
+		session_index_touch(claim->claims->index, claim->session_id, claim->conversation_id,
+				    end_us(claim));
+	list_append(&claim->claims->due, claim);
+	redis_end_round(claim->claims->redis);
+}
+
+static struct claims *claims_of(struct redis_round *round)
+{
+	return (struct claims *)(void *)((char *)round - offsetof(struct claims, round));
+}
+
+static void before_write(struct redis_round *round)
+{
+	struct claims *claims = claims_of(round);
+	struct claim *claim;
+
+	while ((claim = claims->due.first) != NULL) {
+		list_remove(claim);
+		if (claim->state == CLAIM_HOLDING) {
+			claim->binding = save(claim, redis_now_us(claim), on_bound) == ERR_OK;
+		} else if (save(claim, end_us(claim), on_ended) == ERR_OK) {
+			list_append(&claims->told, claim);
+		} else {
+			save_later(claim);
+		}
+	}
+}
+
+/*
+ * What Redis will do whatever happens is as good as done: nobody waits for its answer. Should it refuse, or have forgotten
+ * the script, it is said again.
+ */
+static void after_write(struct redis_round *round, bool secured, size_t earlier)
+{
+	struct claims *claims = claims_of(round);
+	struct claim *claim;
+
+	while ((claim = claims->told.first) != NULL) {
+		list_remove(claim);
+		if (secured && earlier == (claim->binding ? 1 : 0))
+			tell_saved(claim, NULL);
+	}
 }
 
 void claim_end(struct claim *claim, claim_saved_fn fn, void *arg)
@@ -533,10 +655,11 @@ void claim_end(struct claim *claim, claim_saved_fn fn, void *arg)
 	uv_timer_stop(&claim->timer);
 	claim->state = CLAIM_ENDING;
 	claim->since_ms = uv_now(claim->claims->loop);
+	claim->ended_us = redis_now_us(claim);
 	claim->on_granted = NULL;
 	claim->on_saved = fn;
 	claim->arg = arg;
-	save(claim);
+	save_soon(claim);
 }
 
 /* ---- the module ---- */
@@ -562,17 +685,24 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis, 
 	claims->redis = redis;
 	claims->index = index;
 	redis_on_ready(redis, on_redis_ready, claims);
+	claims->round.before = before_write;
+	claims->round.after = after_write;
 	claims->options = *options;
 	snprintf(claims->channel, sizeof claims->channel, "coze:wake:%s", random);
 	snprintf(claims->ttl_ms, sizeof claims->ttl_ms, "%llu", (unsigned long long)options->ttl_ms);
 	snprintf(claims->lock_ms, sizeof claims->lock_ms, "%llu", (unsigned long long)options->lock_ms);
+	snprintf(claims->running_ttl_ms, sizeof claims->running_ttl_ms, "%llu",
+		 (unsigned long long)(options->ttl_ms > 2 * options->lock_ms ? options->ttl_ms
+									     : 2 * options->lock_ms));
 	listener.channel = claims->channel;
 	listener.arg = claims;
 	rc = redis_open(&claims->listener, loop, &listener, why);
 	if (rc != ERR_OK) {
+		redis_on_ready(redis, NULL, NULL);
 		free(claims);
 		return rc;
 	}
+	redis_join_rounds(redis, &claims->round);
 	*out = claims;
 	return ERR_OK;
 }

@@ -7,6 +7,9 @@
  * worker), and looks by itself from time to time in case that the message was lost.
  *
  * What a turn must save is repeated until Redis has taken it, or the session would have expired: a claim outlives its turn.
+ *
+ * A turn costs Redis two scripts: one when its message arrives, one when it ends, which also says that the message was
+ * accepted, unless that was some rounds of the loop before. Only the first one is waited for.
  */
 #ifndef STORE_CLAIMS_H
 #define STORE_CLAIMS_H
@@ -49,7 +52,7 @@ struct claim_grant {
  */
 typedef void (*claim_granted_fn)(void *arg, const struct error *error, const struct claim_grant *grant);
 
-/* It was saved (`error` NULL, also when a clear or bind made it void), or could not be yet. */
+/* It is or will be saved (`error` NULL, also when a clear made it void), or could not be yet. */
 typedef void (*claim_saved_fn)(void *arg, const struct error *error);
 
 /* redis: for the scripts; lent. index: is told of sessions in use; lent. */
@@ -73,15 +76,19 @@ enum err claim_start(struct claim **out, struct claims *claims, const char *sess
 		     claim_granted_fn fn, void *arg);
 
 /*
- * Coze has accepted the message, in this conversation: binds and counts it at once, without waiting for the turn's end.
- * Only for a holder, once. Failing is no matter: claim_end() does it again.
+ * Coze has accepted the message, in this conversation: binds and counts it at the end of this round, without waiting for the
+ * turn's end. Only for a holder, once. Failing is no matter: claim_end() does it again.
  */
 void claim_accepted(struct claim *claim, const char *conversation_id);
 
 /*
  * The turn is over or its client has left: saves, lets go of the session and wakes the next. `fn` (may be NULL) is called
- * once, never from within, when Redis has answered or has been found away; saving goes on after that. The claim is no
- * longer the caller's.
+ * once, never from within; saving goes on after that where it must. The claim is no longer the caller's.
+ *
+ * When Redis is on this machine and keeps up, `fn` is called as soon as the end is in Redis' socket, which outlives this
+ * process; else when Redis has answered or has been found away. In the first case another connection may still be served
+ * before the end, once: who looks at a session (sessions.h) sees the turn hold it, and looks again. Clears and binds need
+ * not: in either order the outcome is the same.
  */
 void claim_end(struct claim *claim, claim_saved_fn fn, void *arg);
 

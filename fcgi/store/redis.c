@@ -828,6 +828,15 @@ struct redis_arg redis_reply_text(const struct redis_reply *opaque, size_t index
 	return (struct redis_arg){ reply->element[index]->str, (size_t)reply->element[index]->len };
 }
 
+struct redis_arg redis_reply_string(const struct redis_reply *opaque)
+{
+	const redisReply *reply = (const redisReply *)opaque;
+
+	if (reply->type != REDIS_REPLY_STRING)
+		return (struct redis_arg){ "", 0 };
+	return (struct redis_arg){ reply->str, (size_t)reply->len };
+}
+
 int64_t redis_reply_integer(const struct redis_reply *opaque)
 {
 	const redisReply *reply = (const redisReply *)opaque;

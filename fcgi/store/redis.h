@@ -135,6 +135,9 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 /* Text of element `index`, or {"" , 0} when there is none or it is not text. */
 struct redis_arg redis_reply_text(const struct redis_reply *reply, size_t index);
 
+/* A text that is the whole reply, or {"", 0}. */
+struct redis_arg redis_reply_string(const struct redis_reply *reply);
+
 /* An integer reply, or 0. */
 int64_t redis_reply_integer(const struct redis_reply *reply);
 

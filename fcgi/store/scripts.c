@@ -23,9 +23,8 @@ EMBED(rate_slot, "redis/rate_slot.lua");
 EMBED(session_begin, "redis/session_begin.lua");
 EMBED(session_bind, "redis/session_bind.lua");
 EMBED(session_clear, "redis/session_clear.lua");
-EMBED(session_end, "redis/session_end.lua");
 EMBED(session_renew, "redis/session_renew.lua");
-EMBED(session_update, "redis/session_update.lua");
+EMBED(session_save, "redis/session_save.lua");
 
 const struct redis_script *scripts_all(void)
 {
@@ -38,9 +37,8 @@ const struct redis_script *scripts_all(void)
 		[SCRIPT_SESSION_BEGIN] = { "session_begin", script_session_begin },
 		[SCRIPT_SESSION_BIND] = { "session_bind", script_session_bind },
 		[SCRIPT_SESSION_CLEAR] = { "session_clear", script_session_clear },
-		[SCRIPT_SESSION_END] = { "session_end", script_session_end },
 		[SCRIPT_SESSION_RENEW] = { "session_renew", script_session_renew },
-		[SCRIPT_SESSION_UPDATE] = { "session_update", script_session_update },
+		[SCRIPT_SESSION_SAVE] = { "session_save", script_session_save },
 	};
 
 	return scripts;

@@ -136,7 +136,7 @@ static void lead(struct session_index *index, const char *conversation_id, const
 
 static void set_place(struct session_place *place, const char *session_id, uint64_t active_us)
 {
-	memccpy(place->session_id, session_id, '\0', sizeof place->session_id);
+	redis_text_copy(place->session_id, sizeof place->session_id, redis_text(session_id));
 	digits(place->active_us, active_us);
 }
 

@@ -26,8 +26,9 @@ struct asking {
 		session_done_fn done;
 	} fn;
 	void *arg;
-	/* Of a change. */
+	bool again; /* info: has been asked for twice */
 	char session_id[ID_MAX + 1];
+	/* Of a change. */
 	char conversation_id[ID_MAX + 1];
 };
 
@@ -44,8 +45,18 @@ static void store_error(struct error *error, enum err err, const char *doing)
 	error_set(error, err, NULL, "%s: redis is away, slow or refuses", doing);
 }
 
+static enum err ask_info(struct asking *asking);
+
 /* ---- answers ---- */
 
+static bool is_held(const struct redis_reply *reply)
+{
+	struct redis_arg turn_until = redis_reply_text(reply, 4);
+
+	return turn_until.len > 0 && (turn_until.len != 1 || turn_until.bytes[0] != '0');
+}
+
+/* A turn whose end was told may seem to run: its end is in Redis' socket, and comes before what is sent from now on. */
 static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct asking asking = *(struct asking *)arg;
@@ -53,6 +64,12 @@ static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 	struct redis_arg owner;
 	struct error error;
 
+	if (err == ERR_OK && is_held(reply) && !asking.again) {
+		((struct asking *)arg)->again = true;
+		err = ask_info(arg);
+		if (err == ERR_OK)
+			return;
+	}
 	free(arg);
 	if (err != ERR_OK) {
 		store_error(&error, err, "session_info");
@@ -128,8 +145,8 @@ static enum err change(struct sessions *sessions, enum script script, const char
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	snprintf(asking->session_id, sizeof asking->session_id, "%s", session_id);
-	snprintf(asking->conversation_id, sizeof asking->conversation_id, "%s", conversation_id);
+	redis_text_copy(asking->session_id, sizeof asking->session_id, redis_text(session_id));
+	redis_text_copy(asking->conversation_id, sizeof asking->conversation_id, redis_text(conversation_id));
 	rc = redis_eval(sessions->redis, script, all, 1, 3, on_changed, asking);
 	if (rc != ERR_OK)
 		free(asking);
@@ -151,41 +168,52 @@ enum err session_bind(struct sessions *sessions, const char *session_id, const c
 	return change(sessions, SCRIPT_SESSION_BIND, session_id, conversation_id, args, fn, arg);
 }
 
-static enum err command(struct asking *asking, const struct redis_arg *args, size_t count, redis_reply_fn fn)
+static enum err ask_info(struct asking *asking)
 {
-	enum err rc = redis_command(asking->sessions->redis, args, count, fn, asking);
+	char key[SESSION_KEY_SIZE];
+	const struct redis_arg args[] = {
+		redis_text("HMGET"),     session_key(key, asking->session_id, "session"),
+		redis_text("owner"),     redis_text("conversation"),
+		redis_text("count"),     redis_text("active"),
+		redis_text("turn_until")
+	};
 
-	if (rc != ERR_OK)
-		free(asking);
-	return rc;
+	return redis_command(asking->sessions->redis, args, 7, on_info, asking);
 }
 
 enum err session_info(struct sessions *sessions, const char *session_id, session_info_fn fn, void *arg)
 {
 	struct asking *asking = asking_new(sessions, arg);
-	char key[SESSION_KEY_SIZE];
-	const struct redis_arg args[] = { redis_text("HMGET"), session_key(key, session_id, "session"),
-					  redis_text("owner"), redis_text("conversation"),
-					  redis_text("count"), redis_text("active") };
+	enum err rc;
 
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.info = fn;
-	return command(asking, args, 6, on_info);
+	redis_text_copy(asking->session_id, sizeof asking->session_id, redis_text(session_id));
+	rc = ask_info(asking);
+	if (rc != ERR_OK)
+		free(asking);
+	return rc;
 }
 
 enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
 {
 	const struct redis_arg args[] = { redis_text("PING") };
 	struct asking *asking = asking_new(sessions, arg);
+	enum err rc;
 
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	return command(asking, args, 1, on_done);
+	rc = redis_command(sessions->redis, args, 1, on_done, asking);
+	if (rc != ERR_OK)
+		free(asking);
+	return rc;
 }
 
 /* ---- looking for sessions ---- */
+
+/* The index does not show whether something of it is on its way: Redis is asked anything first, and then it has come. */
 
 /* A list that is being made: the index told the places, each session is being asked for. */
 struct listing {
@@ -279,6 +307,24 @@ static void on_page(void *arg, const struct error *error, const struct session_p
 		finish_list(listing);
 }
 
+static void on_list_begun(void *arg, const struct error *error)
+{
+	struct listing *listing = arg;
+	struct error refused;
+	enum err rc;
+
+	if (error == NULL) {
+		rc = session_index_page(listing->sessions->index, listing->list.offset, listing->list.limit,
+					on_page, listing);
+		if (rc == ERR_OK)
+			return;
+		store_error(&refused, rc, "sessions_list");
+		error = &refused;
+	}
+	list_failed(listing, error);
+	finish_list(listing);
+}
+
 enum err sessions_list(struct sessions *sessions, uint64_t offset, uint64_t limit, session_list_fn fn,
 		       void *arg)
 {
@@ -292,7 +338,7 @@ enum err sessions_list(struct sessions *sessions, uint64_t offset, uint64_t limi
 	listing->arg = arg;
 	listing->list.offset = offset;
 	listing->list.limit = limit;
-	rc = session_index_page(sessions->index, offset, limit, on_page, listing);
+	rc = sessions_ping(sessions, on_list_begun, listing);
 	if (rc != ERR_OK)
 		free(listing);
 	return rc;
@@ -341,6 +387,23 @@ static void on_holder(void *arg, const struct error *error, const char *session_
 	}
 }
 
+static void on_search_begun(void *arg, const struct error *error)
+{
+	struct search *search = arg;
+	struct error refused;
+	enum err rc;
+
+	if (error == NULL) {
+		rc =
+		    session_index_holder(search->sessions->index, search->conversation_id, on_holder, search);
+		if (rc == ERR_OK)
+			return;
+		store_error(&refused, rc, "session_of_conversation");
+		error = &refused;
+	}
+	finish_search(search, error);
+}
+
 enum err session_of_conversation(struct sessions *sessions, const char *conversation_id, session_found_fn fn,
 				 void *arg)
 {
@@ -353,7 +416,7 @@ enum err session_of_conversation(struct sessions *sessions, const char *conversa
 	search->fn = fn;
 	search->arg = arg;
 	snprintf(search->conversation_id, sizeof search->conversation_id, "%s", conversation_id);
-	rc = session_index_holder(sessions->index, conversation_id, on_holder, search);
+	rc = sessions_ping(sessions, on_search_begun, search);
 	if (rc != ERR_OK)
 		free(search);
 	return rc;

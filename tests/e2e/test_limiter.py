@@ -130,8 +130,8 @@ def test_who_leaves_while_waiting_for_a_slot_leaves_nothing(both, route):
         before = link.get(SLOT)
         with stack.connect(route, 'gone', session_id=session):
             wait_for(lambda: link.get(SLOT) != before, what='a slot of its own')
-            assert link.hexists('coze:{%s}:session' % session, 'turn')
-        wait_for(lambda: not link.hexists('coze:{%s}:session' % session, 'turn'), 1, 'the session being free')
+            assert link.hget('coze:{%s}:session' % session, 'turn_until') != b'0'
+        wait_for(lambda: link.hget('coze:{%s}:session' % session, 'turn_until') == b'0', 1, 'the session being free')
         assert stack.request_log(session)[0]['status'] == '499'
         assert stack.chat('next', session_id=session).status_code == 200
         assert {answer.result().status_code for answer in others} == {200}

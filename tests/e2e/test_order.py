@@ -40,7 +40,7 @@ def left_in_redis(stack):
     """Whether any turn still holds or waits for a session."""
     link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
     keys = [key.decode() for key in link.keys('coze:*')]
-    held = [key for key in keys if key.endswith(':session') and link.hexists(key, 'turn')]
+    held = [key for key in keys if key.endswith(':session') and (link.hget(key, 'turn_until') or b'0') != b'0']
     return held + [key for key in keys if key.endswith((':waiting', ':tickets'))]
 
 
