@@ -3,6 +3,10 @@
  *
  * libcurl must not be re-entered: while it calls us back (in_curl > 0), new calls wait in `starting` and closed ones in
  * `dying`; both are served when it has returned (settle).
+ *
+ * Over HTTP/2 a connection carries a hundred calls, but libcurl cannot know which of the connections that it opens just now
+ * will: it opens one for each call that finds no room. So few calls at a time may be without a connection; the others wait in
+ * `starting`, and find room when those are open.
  */
 #include "coze/transport.h"
 
@@ -31,6 +35,8 @@
 #define RECEIVE_BUFFER 4096L
 #define SEND_BUFFER    16384L
 
+#define CONNECTING_MAX 8 /* HTTP/2: calls that libcurl may have to open a connection for, at a time */
+
 enum call_state {
 	CALL_STARTING, /* waits for libcurl to return */
 	CALL_RUNNING,
@@ -53,6 +59,7 @@ struct call {
 	uv_timer_t timer;
 	unsigned sendings; /* how often libcurl was about to send the request */
 	bool post;
+	bool connecting; /* counted as one for which libcurl may have to open a connection */
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
 	struct sending sending;
 	bool head_seen, paused, complete;
@@ -61,7 +68,7 @@ struct call {
 };
 
 struct call_list {
-	struct call *first;
+	struct call *first, *last;
 };
 
 struct transport {
@@ -71,9 +78,12 @@ struct transport {
 	unsigned in_curl;
 	struct call_list starting, running, dying;
 	size_t active, closing_timers;
+	size_t connecting;     /* calls that are */
+	uint64_t last_sent_ms; /* when a call last got a connection */
 	bool closed;
 	char *base_url, *ca_file;
 	bool secure;
+	bool multiplexed; /* the peer speaks HTTP/2, as far as we know */
 	uint64_t connect_ms;
 	struct curl_slist *headers;
 	struct refusals refusals;
@@ -97,17 +107,19 @@ struct watch {
 	int watched; /* by libuv */
 };
 
-static void settle(struct transport *transport);
+static size_t settle(struct transport *transport);
 
 /* ---- lists ---- */
 
 static void list_add(struct call_list *list, struct call *call)
 {
-	call->prev = NULL;
-	call->next = list->first;
-	if (call->next != NULL)
-		call->next->prev = call;
-	list->first = call;
+	call->prev = list->last;
+	call->next = NULL;
+	if (call->prev != NULL)
+		call->prev->next = call;
+	else
+		list->first = call;
+	list->last = call;
 }
 
 static void list_remove(struct call_list *list, struct call *call)
@@ -118,6 +130,8 @@ static void list_remove(struct call_list *list, struct call *call)
 		list->first = call->next;
 	if (call->next != NULL)
 		call->next->prev = call->prev;
+	else
+		list->last = call->prev;
 }
 
 static struct call_list *list_of(struct call *call)
@@ -201,12 +215,24 @@ static void keep_easy(struct transport *transport, CURL *easy, bool smooth)
 	transport->idle[transport->idle_count++] = easy;
 }
 
+static void set_connecting(struct call *call, bool connecting)
+{
+	if (call->connecting == connecting)
+		return;
+	call->connecting = connecting;
+	if (connecting)
+		call->transport->connecting++;
+	else
+		call->transport->connecting--;
+}
+
 /* Takes the call from libcurl and frees it. Only while libcurl is not calling us. */
 static void release(struct call *call)
 {
 	struct transport *transport = call->transport;
 
 	list_remove(list_of(call), call);
+	set_connecting(call, false);
 	if (call->easy != NULL) {
 		curl_multi_remove_handle(transport->multi, call->easy);
 		keep_easy(transport, call->easy, call->complete && call->sendings == 1);
@@ -218,6 +244,26 @@ static void release(struct call *call)
 
 /* ---- time limits ---- */
 
+static void on_call_timer(uv_timer_t *timer);
+
+static void limit(struct call *call, uint64_t ms)
+{
+	uv_timer_start(&call->timer, on_call_timer, ms, 0);
+}
+
+/* A call that waits while others get connections goes on doing so, but no longer than for an answer. */
+static bool may_wait_on(struct call *call)
+{
+	struct transport *transport = call->transport;
+	uint64_t waited_ms = (uv_hrtime() - call->started_ns) / 1000000;
+
+	if (call->state != CALL_STARTING || waited_ms >= call->first_byte_ms ||
+	    uv_now(transport->loop) - transport->last_sent_ms >= transport->connect_ms)
+		return false;
+	limit(call, transport->connect_ms);
+	return true;
+}
+
 static void on_call_timer(uv_timer_t *timer)
 {
 	static const char *const words[] = {
@@ -226,6 +272,7 @@ static void on_call_timer(uv_timer_t *timer)
 		[CALL_IDLE_TIMEOUT] = "the answer stopped coming",
 	};
 	struct call *call = timer->data;
+	struct transport *transport = call->transport;
 	const struct call_ops *ops = call->ops;
 	void *arg = call->arg;
 	bool drained = call->state == CALL_DRAINING;
@@ -233,18 +280,16 @@ static void on_call_timer(uv_timer_t *timer)
 			    : call->sendings > 0 ? CALL_FIRST_BYTE_TIMEOUT
 						 : CALL_CONNECT_TIMEOUT;
 
+	if (may_wait_on(call))
+		return;
 	if (!drained) {
 		count_end(call, end);
-		call->transport->active--;
+		transport->active--;
 	}
 	release(call);
 	if (!drained)
 		ops->on_done(arg, end, words[end]);
-}
-
-static void limit(struct call *call, uint64_t ms)
-{
-	uv_timer_start(&call->timer, on_call_timer, ms, 0);
+	settle(transport);
 }
 
 /* ---- what libcurl calls ---- */
@@ -280,6 +325,7 @@ static void tell_head(struct call *call)
 	struct curl_header *header;
 	curl_off_t retry_after = 0;
 	char *content_type = NULL;
+	long version = 0;
 
 	call->head_seen = true;
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &head.status);
@@ -291,6 +337,9 @@ static void tell_head(struct call *call)
 	head.kind = kind_of(content_type);
 	call->status = head.status;
 	metric_observe(&metrics->counters.first_byte_time, (uv_hrtime() - call->started_ns) / 1000);
+	if (call->transport->secure &&
+	    curl_easy_getinfo(call->easy, CURLINFO_HTTP_VERSION, &version) == CURLE_OK)
+		call->transport->multiplexed = version >= CURL_HTTP_VERSION_2_0;
 	drop_request(call);
 	call->ops->on_head(call->arg, &head);
 }
@@ -333,6 +382,8 @@ static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int 
 	(void)port;
 	(void)local_port;
 	call->may_repeat = false;
+	call->transport->last_sent_ms = uv_now(call->transport->loop);
+	set_connecting(call, false);
 	if (call->state == CALL_RUNNING)
 		limit(call, call->first_byte_ms);
 	return allowed ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
@@ -361,14 +412,20 @@ static void on_watch_closed(uv_handle_t *handle)
 	free(handle->data);
 }
 
+/* Calls that had to wait are begun as long as libcurl finds room for them on the connections that are open. */
 static void act(struct transport *transport, curl_socket_t fd, int events)
 {
+	size_t begun;
 	int running;
 
-	transport->in_curl++;
-	curl_multi_socket_action(transport->multi, fd, events, &running);
-	transport->in_curl--;
-	settle(transport);
+	do {
+		transport->in_curl++;
+		curl_multi_socket_action(transport->multi, fd, events, &running);
+		transport->in_curl--;
+		begun = settle(transport);
+		fd = CURL_SOCKET_TIMEOUT;
+		events = 0;
+	} while (begun > 0 && transport->starting.first != NULL);
 }
 
 static void watch_for(struct watch *watch, int events)
@@ -573,21 +630,34 @@ static void on_not_begun(uv_timer_t *timer)
 	finish(timer->data, CURLE_OUT_OF_MEMORY);
 }
 
-/* libcurl has returned: do what could not be done while it was calling us. */
-static void settle(struct transport *transport)
+static bool may_begin(const struct transport *transport)
 {
+	return transport->starting.first != NULL &&
+	       (!transport->multiplexed || transport->connecting < CONNECTING_MAX);
+}
+
+/* libcurl has returned: do what could not be done while it was calling us. How many calls it has got more than before. */
+static size_t settle(struct transport *transport)
+{
+	size_t begun = 0;
+
 	if (transport->in_curl > 0 || transport->closed)
-		return;
+		return 0;
 	while (transport->dying.first != NULL)
 		release(transport->dying.first);
 	collect_finished(transport);
-	while (transport->starting.first != NULL) {
+	while (may_begin(transport)) {
 		struct call *call = transport->starting.first;
 
 		move(call, CALL_RUNNING);
+		set_connecting(call, true);
+		begun++;
+		/* libcurl's own limit comes first, but does not cover the wait for a connection that others open. */
+		limit(call, transport->connect_ms + call->first_byte_ms);
 		if (curl_multi_add_handle(transport->multi, call->easy) != CURLM_OK)
 			uv_timer_start(&call->timer, on_not_begun, 0, 0); /* nobody is told from within */
 	}
+	return begun;
 }
 
 /* ---- calls ---- */
@@ -694,13 +764,13 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 	call->idle_ms = spec->idle_ms;
 	uv_timer_init(transport->loop, &call->timer);
 	call->timer.data = call;
-	/* libcurl's own limit on connecting comes first, but does not cover the wait for a connection that others open. */
-	limit(call, transport->connect_ms + spec->first_byte_ms);
 	set_options(call);
 	call->state = CALL_STARTING;
 	list_add(&transport->starting, call);
 	transport->active++;
 	settle(transport);
+	if (call->state == CALL_STARTING)
+		limit(call, transport->connect_ms);
 	*out = call;
 	return ERR_OK;
 }
@@ -819,6 +889,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	transport->base_url = strdup(options->base_url);
 	transport->ca_file = strdup(options->ca_file);
 	transport->secure = strncasecmp(options->base_url, "https:", 6) == 0;
+	transport->multiplexed = transport->secure;
 	transport->connect_ms = options->connect_ms;
 	if (transport->multi == NULL || transport->base_url == NULL || transport->ca_file == NULL ||
 	    !build_headers(transport, options->token)) {
