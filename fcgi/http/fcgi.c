@@ -436,8 +436,8 @@ static bool writable_now(const struct fcgi_request *conn)
 }
 
 /*
- * Whether a write of `len` bytes fits now, which it then must be. When a request comes, the socket is empty: nginx has read
- * all of the one before. From there on we count what we write, and ask only when that could be too much.
+ * Whether a write of `len` bytes fits now, which it then must be. We count what we write since the socket was seen to have room, and
+ * ask again only when that could be too much: a new request does not say that the answer to the one before was read.
  */
 static bool take_room(struct fcgi_request *conn, size_t len)
 {
@@ -731,7 +731,6 @@ static void begin_request(struct fcgi_request *conn, const char *bytes, size_t l
 	conn->pairs = conn->scan.pairs;
 	conn->scan = (struct record_scan){ .at = 0 };
 	conn->broken = conn->too_big = conn->lost = false;
-	conn->room = SOCKET_ROOM;
 	/* One more read of libfcgi's than the body needs must not fail it. */
 	buf_init(&conn->body, conn->server->limits.body_max + 16384);
 	buf_init(&conn->out, conn->server->limits.output_max);

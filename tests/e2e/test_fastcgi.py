@@ -2,6 +2,7 @@
 Proves that a worker speaks FastCGI as nginx does, in whatever pieces it comes, and that nothing else that arrives at
 its socket, broken, endless or silent, ends it, delays others, or costs descriptors or memory for good.
 """
+import contextlib
 import json
 import random
 import resource
@@ -264,6 +265,20 @@ def test_pipelined_requests(worker, keep):
         else:
             return
         assert link.is_closed()
+
+
+@pytest.mark.parametrize('together', [1, 50])
+def test_a_peer_that_asks_on_and_reads_nothing(worker, together):
+    """Its answers fill its socket; others do not wait for it."""
+    asked = request('GET', '/', keep=True)
+    with OthersServed(worker), Link(worker) as link:
+        link.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):  # the worker takes no more of it
+            for _ in range(5000 // together):
+                link.send(asked * together)
+                fastcgi.ask(worker, 'GET', '/')
+        link.socket.setblocking(True)
+        assert link.answer()[0] == 200  # what it has asked for is there, once it reads
 
 
 def test_a_request_behind_one_that_runs(worker):
