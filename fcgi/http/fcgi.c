@@ -117,6 +117,8 @@ struct fcgi_server {
 	TAILQ_HEAD(, fcgi_request) gathering; /* have output for the end of the loop's turn */
 	uv_prepare_t turn_end;                /* runs while there are any */
 	size_t slow;                          /* bytes that those hold which lost their turn */
+	uint64_t refused_ms;                  /* when a refusal was logged last */
+	size_t refused;                       /* those since, that were not */
 	bool draining, closed;
 	fcgi_give_fn give; /* draining: NULL without a successor */
 	void (*on_idle)(void *arg);
@@ -685,9 +687,20 @@ static void decode_in_pool(struct fcgi_request *conn)
 	}
 }
 
+/* Of a crowd that is refused, one line a second says enough; a line for each would hold up others. */
 static void refuse(struct fcgi_request *conn, const char *why)
 {
-	log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", why));
+	struct fcgi_server *server = conn->server;
+	uint64_t now = uv_now(server->loop);
+
+	if (server->refused_ms != 0 && now - server->refused_ms < 1000) {
+		server->refused++;
+	} else {
+		log_event(LOG_LEVEL_WARN, "fastcgi", LOG_TEXT("why", why),
+			  LOG_NUMBER("before", server->refused));
+		server->refused = 0;
+		server->refused_ms = now;
+	}
 	close_conn(conn);
 }
 

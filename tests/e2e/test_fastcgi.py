@@ -367,6 +367,26 @@ def test_what_is_no_request(worker, data):
         assert link.is_closed()
 
 
+def test_a_crowd_that_is_refused_is_a_line_a_second(worker, one_worker):
+    """Which says how many there were before: a flood of them fills no disk."""
+    def lines():
+        return [line for line in one_worker.api_log().splitlines() if ' event=fastcgi ' in line][known:]
+
+    def one_more():
+        with Link(worker) as link:
+            link.send_what_goes(BAD['version 0'])
+            assert link.is_closed()
+
+    known = 0
+    known = len(lines())
+    began = time.monotonic()
+    for _ in range(300):
+        one_more()
+    assert len(lines()) <= time.monotonic() - began + 1
+    wait_for(lambda: one_more() or sum(1 + int(line.rsplit('before=', 1)[1]) for line in lines()) >= 300, what='all of them')
+    assert all('why="a version that is not 1"' in line for line in lines())
+
+
 def test_small_parameters_up_to_the_limit(worker):
     """As many as fit are served, without taking long."""
     for many in (pair(b'', b'') * 25000, pair(b'X', b'y') * 12000, pair(b'X' * 20000, b'y' * 20000)):
