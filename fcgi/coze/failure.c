@@ -63,6 +63,7 @@ void failure_of_call(struct failure *failure, enum call_end end, const char *doi
 		[CALL_UNANSWERED] = { ERR_COZE_UNREACHABLE, CODE_DOWN,
 				      "the connection broke before an answer" },
 		[CALL_CUT] = { ERR_COZE_UNREACHABLE, 0, "the connection broke" },
+		[CALL_NO_MEMORY] = { ERR_NOMEM, 0, "memory is short" },
 	};
 
 	*failure = (struct failure){ .traits = ends[end].traits };

@@ -26,6 +26,7 @@
 #define CONNECTION_IDLE_S \
 	30L /* older idle connections are not reused: the peer may be closing them just now */
 #define CONNECTIONS_KEPT 1024L
+#define AGAIN_MS         50 /* between attempts to begin anew without memory */
 
 /*
  * libcurl's buffers of a call, which it holds as long as the answer streams. What is read at once, 16 KiB by default: not less
@@ -62,7 +63,7 @@ struct call {
 	bool connecting; /* counted as one for which libcurl may have to open a connection */
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
 	struct sending sending;
-	bool head_seen, paused, complete;
+	bool head_seen, paused, complete, starved;
 	enum call_end timed_out; /* CALL_OK: not */
 	char error[CURL_ERROR_SIZE];
 };
@@ -75,6 +76,8 @@ struct transport {
 	uv_loop_t *loop;
 	CURLM *multi;
 	uv_timer_t timer;
+	uv_timer_t again; /* broken: when to begin anew */
+	bool broken;      /* `multi` must not be used; NULL: there was no memory for another one yet */
 	unsigned in_curl;
 	struct call_list starting, running, dying;
 	size_t active, closing_timers;
@@ -108,6 +111,9 @@ struct watch {
 };
 
 static size_t settle(struct transport *transport);
+static void on_again(uv_timer_t *timer);
+static enum call_end end_of(const struct call *call, CURLcode code);
+static void finish(struct call *call, CURLcode code);
 
 /* ---- lists ---- */
 
@@ -166,6 +172,8 @@ static void count_end(const struct call *call, enum call_end end)
 		[CALL_CUT] = METRICS_RESULT_CUT,
 	};
 
+	if (end == CALL_NO_MEMORY)
+		end = end_of(call, CURLE_COULDNT_CONNECT);
 	if (end != CALL_OK)
 		count(call, results[end]);
 	else
@@ -248,7 +256,8 @@ static void on_call_timer(uv_timer_t *timer);
 
 static void limit(struct call *call, uint64_t ms)
 {
-	uv_timer_start(&call->timer, on_call_timer, ms, 0);
+	if (!call->starved)
+		uv_timer_start(&call->timer, on_call_timer, ms, 0);
 }
 
 /* A call that waits while others get connections goes on doing so, but no longer than for an answer. */
@@ -290,6 +299,22 @@ static void on_call_timer(uv_timer_t *timer)
 	if (!drained)
 		ops->on_done(arg, end, words[end]);
 	settle(transport);
+}
+
+static void on_starved(uv_timer_t *timer)
+{
+	struct call *call = timer->data;
+	struct transport *transport = call->transport;
+
+	finish(call, CURLE_OUT_OF_MEMORY);
+	settle(transport);
+}
+
+/* The call cannot go on for want of memory: it ends soon, as nobody is told from within. */
+static void starve(struct call *call)
+{
+	call->starved = true;
+	uv_timer_start(&call->timer, on_starved, 0, 0);
 }
 
 /* ---- what libcurl calls ---- */
@@ -412,6 +437,17 @@ static void on_watch_closed(uv_handle_t *handle)
 	free(handle->data);
 }
 
+/*
+ * libcurl has run out of memory while it found out which sockets are to be watched. Some are not then, so that nothing
+ * would ever happen on them; and 7.88 divides by zero when it meets one of them again. So it is not touched any more, and
+ * soon begins anew (start_anew).
+ */
+static void distrust(struct transport *transport)
+{
+	transport->broken = true;
+	uv_timer_start(&transport->again, on_again, 0, 0);
+}
+
 /* Calls that had to wait are begun as long as libcurl finds room for them on the connections that are open. */
 static void act(struct transport *transport, curl_socket_t fd, int events)
 {
@@ -419,8 +455,11 @@ static void act(struct transport *transport, curl_socket_t fd, int events)
 	int running;
 
 	do {
+		if (transport->broken)
+			return;
 		transport->in_curl++;
-		curl_multi_socket_action(transport->multi, fd, events, &running);
+		if (curl_multi_socket_action(transport->multi, fd, events, &running) != CURLM_OK)
+			distrust(transport);
 		transport->in_curl--;
 		begun = settle(transport);
 		fd = CURL_SOCKET_TIMEOUT;
@@ -552,13 +591,18 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, voi
 {
 	struct transport *transport = arg;
 	struct watch *watch = watch_of(transport, fd);
+	struct call *call = NULL;
 
-	(void)easy;
 	(void)socket_arg;
 	if (watch == NULL && what == CURL_POLL_REMOVE)
 		return 0;
-	if (watch == NULL && (watch = watch_open(transport, fd)) == NULL)
-		return -1;
+	if (watch == NULL && (watch = watch_open(transport, fd)) == NULL) {
+		/* To say so would end all transfers: libcurl gives up its whole multi handle then. */
+		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
+		if (call != NULL)
+			starve(call);
+		return 0;
+	}
 	watch->wanted = 0;
 	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
 		watch->wanted |= UV_READABLE;
@@ -579,6 +623,8 @@ static enum call_end end_of(const struct call *call, CURLcode code)
 {
 	if (code == CURLE_OK)
 		return CALL_OK;
+	if (code == CURLE_OUT_OF_MEMORY)
+		return CALL_NO_MEMORY;
 	if (call->sendings > 0)
 		return call->head_seen ? CALL_CUT : CALL_UNANSWERED;
 	return code == CURLE_OPERATION_TIMEDOUT ? CALL_CONNECT_TIMEOUT : CALL_NOT_SENT;
@@ -624,12 +670,6 @@ static void collect_finished(struct transport *transport)
 	}
 }
 
-/* libcurl did not take the call: that is told like a connection that could not be made. */
-static void on_not_begun(uv_timer_t *timer)
-{
-	finish(timer->data, CURLE_OUT_OF_MEMORY);
-}
-
 static bool may_begin(const struct transport *transport)
 {
 	return transport->starting.first != NULL &&
@@ -641,7 +681,7 @@ static size_t settle(struct transport *transport)
 {
 	size_t begun = 0;
 
-	if (transport->in_curl > 0 || transport->closed)
+	if (transport->in_curl > 0 || transport->closed || transport->broken)
 		return 0;
 	while (transport->dying.first != NULL)
 		release(transport->dying.first);
@@ -655,7 +695,7 @@ static size_t settle(struct transport *transport)
 		/* libcurl's own limit comes first, but does not cover the wait for a connection that others open. */
 		limit(call, transport->connect_ms + call->first_byte_ms);
 		if (curl_multi_add_handle(transport->multi, call->easy) != CURLM_OK)
-			uv_timer_start(&call->timer, on_not_begun, 0, 0); /* nobody is told from within */
+			starve(call);
 	}
 	return begun;
 }
@@ -663,7 +703,7 @@ static size_t settle(struct transport *transport)
 /* ---- calls ---- */
 
 /* What is the same for all calls, and stays set when the handle is used again. */
-static void set_lasting_options(struct transport *transport, CURL *easy)
+static bool set_lasting_options(struct transport *transport, CURL *easy)
 {
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -682,15 +722,15 @@ static void set_lasting_options(struct transport *transport, CURL *easy)
 	if (!transport->secure) {
 		curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
 		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-		return;
+		return true;
 	}
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
 	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
-	if (transport->ca_file[0] !=
-	    '\0') /* the system's CAs still count, through CURLOPT_CAPATH's default */
-		curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file);
+	/* The system's CAs still count, through CURLOPT_CAPATH's default. */
+	return transport->ca_file[0] == '\0' ||
+	       curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file) == CURLE_OK;
 }
 
 static CURL *take_easy(struct transport *transport)
@@ -700,9 +740,10 @@ static CURL *take_easy(struct transport *transport)
 	if (transport->idle_count > 0)
 		return transport->idle[--transport->idle_count];
 	easy = curl_easy_init();
-	if (easy != NULL)
-		set_lasting_options(transport, easy);
-	return easy;
+	if (easy == NULL || set_lasting_options(transport, easy))
+		return easy;
+	curl_easy_cleanup(easy);
+	return NULL;
 }
 
 static bool set_url(CURL *easy, const char *base, const char *path)
@@ -821,15 +862,22 @@ void call_pause(struct call *call)
 void call_resume(struct call *call)
 {
 	struct transport *transport = call->transport;
+	CURLcode code;
 
 	if (!call->paused)
 		return;
 	call->paused = false;
 	if (call->state == CALL_RUNNING)
 		limit(call, call->idle_ms);
+	if (transport->broken)
+		return;
 	transport->in_curl++;
-	curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	code = curl_easy_pause(call->easy, CURLPAUSE_CONT);
 	transport->in_curl--;
+	if (code == CURLE_ABORTED_BY_CALLBACK) /* it is libcurl's word for a failure with the sockets */
+		distrust(transport);
+	else if (call->state == CALL_RUNNING && (code == CURLE_OUT_OF_MEMORY || code == CURLE_WRITE_ERROR))
+		starve(call); /* what came while it paused is lost */
 	settle(transport);
 }
 
@@ -874,6 +922,35 @@ static void set_multi_options(struct transport *transport)
 	curl_multi_setopt(transport->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
 }
 
+/* Ends every call, and with them all connections; then there is another libcurl handle, when there is memory for it. */
+static void start_anew(struct transport *transport)
+{
+	if (transport->multi != NULL) {
+		log_event(LOG_LEVEL_ERROR, "coze",
+			  LOG_TEXT("cause", "libcurl ran out of memory: all connections are given up"));
+		transport->in_curl++; /* calls that are started from within wait */
+		while (transport->running.first != NULL)
+			finish(transport->running.first, CURLE_OUT_OF_MEMORY);
+		while (transport->dying.first != NULL)
+			release(transport->dying.first);
+		transport->in_curl--;
+		curl_multi_cleanup(transport->multi);
+	}
+	transport->multi = curl_multi_init();
+	if (transport->multi == NULL) {
+		uv_timer_start(&transport->again, on_again, AGAIN_MS, 0);
+		return;
+	}
+	set_multi_options(transport);
+	transport->broken = false;
+	settle(transport);
+}
+
+static void on_again(uv_timer_t *timer)
+{
+	start_anew(timer->data);
+}
+
 enum err transport_open(struct transport **out, uv_loop_t *loop, const struct transport_options *options,
 			struct error *why)
 {
@@ -901,7 +978,8 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 		return error_set(why, ERR_NOMEM, NULL, "memory for the transport");
 	}
 	uv_timer_init(loop, &transport->timer);
-	transport->timer.data = transport;
+	uv_timer_init(loop, &transport->again);
+	transport->timer.data = transport->again.data = transport;
 	refusals_init(&transport->refusals);
 	set_multi_options(transport);
 	*out = transport;
@@ -945,8 +1023,9 @@ void transport_close(struct transport *transport)
 			watch_close(transport->watches[fd]);
 	curl_slist_free_all(transport->headers);
 	curl_global_cleanup();
-	transport->closing_timers++;
+	transport->closing_timers += 2;
 	uv_close((uv_handle_t *)&transport->timer, on_transport_timer_closed);
+	uv_close((uv_handle_t *)&transport->again, on_transport_timer_closed);
 }
 
 size_t transport_active(const struct transport *transport)

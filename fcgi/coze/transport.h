@@ -36,7 +36,8 @@ enum call_end {
 	CALL_FIRST_BYTE_TIMEOUT, /* sent, but no answer began */
 	CALL_IDLE_TIMEOUT,       /* the answer began and then stopped coming */
 	CALL_UNANSWERED,         /* sent, and the connection broke before an answer began */
-	CALL_CUT                 /* the connection broke within the answer */
+	CALL_CUT,                /* the connection broke within the answer */
+	CALL_NO_MEMORY           /* here; whether the request has left is not known */
 };
 
 struct call_ops {

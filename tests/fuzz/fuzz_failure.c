@@ -74,7 +74,7 @@ static void check_call(unsigned number, const char *why)
 {
 	struct failure failure;
 
-	failure_of_call(&failure, number % (CALL_CUT + 1), "polling", why);
+	failure_of_call(&failure, number % (CALL_NO_MEMORY + 1), "polling", why);
 	check_failure(&failure);
 }
 

@@ -158,6 +158,7 @@ static void test_failure_of_call_repeats_only_what_was_not_sent(void **state)
 		{ CALL_FIRST_BYTE_TIMEOUT, ERR_TIMEOUT, CODE_DOWN, "COZE_FIRST_BYTE_TIMEOUT_SECONDS" },
 		{ CALL_IDLE_TIMEOUT, ERR_TIMEOUT, 0, "COZE_IDLE_TIMEOUT_SECONDS" },
 		{ CALL_CUT, ERR_COZE_UNREACHABLE, 0, "broke" },
+		{ CALL_NO_MEMORY, ERR_NOMEM, 0, "memory is short" },
 		{ CALL_UNANSWERED, ERR_COZE_UNREACHABLE, CODE_DOWN, "before an answer" },
 	};
 
