@@ -108,10 +108,9 @@ asan: install-test ## unit and e2e against a build with AddressSanitizer and UBS
 # branch watched.
 FUZZER  = BUILD=build/libfuzzer CC=clang FORTIFY=-U_FORTIFY_SOURCE FUZZ_MAIN=-fsanitize=fuzzer CFLAGS='-g -O1' \
 	EXTRA='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
-SECONDS = 60
 fuzz fuzz-merge: install-lint
 	@$(MAKE) --no-print-directory fuzz-targets $(FUZZER) $(if $(TARGET),FUZZ='$(TARGET)')
-	@tests/fuzz/run $@ build/libfuzzer/fuzz '$(SECONDS)' $(TARGET)
+	@tests/fuzz/run $@ build/libfuzzer/fuzz '$(or $(SECONDS),60)' $(TARGET)
 fuzz: ## look for inputs that break a parser: every fuzz target for SECONDS=60 (TARGET=sse: just that one)
 fuzz-merge: ## take what `make fuzz` found into tests/fuzz/corpus, as few files as cover the same
 fuzz-targets: $(FUZZ_BIN)
@@ -127,6 +126,10 @@ valgrind: install-lint ## e2e with every worker under valgrind
 	@CHATD_WRAPPER='$(MEMCHECK)' $(MAKE) --no-print-directory e2e; rc=$$?; \
 	for report in build/valgrind/report.*; do [ -s "$$report" ] || continue; cat "$$report"; rc=1; done; \
 	exit $$rc
+
+CHAOS = $(foreach name,MINUTES SECONDS SEED RATE JSON KEEP,$(if $($(name)),'$(name)=$($(name))'))
+chaos: install-test $(BUILD)/coze-chatd ## load with an oracle while all is killed, stopped and cut off (MINUTES=1 or SECONDS=, SEED=)
+	@ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) tests/chaos/chaos.py $(CHAOS)
 
 # Parts of it (BENCH=): throughput streams memory workers instructions; quick: all, for a look only; long: ten minutes of load.
 # BENCH_RUNS, BENCH_SECONDS: how often, and how long each measurement lasts.
@@ -191,5 +194,5 @@ $(BUILD)/flags: FORCE
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: FORCE all help up reload down status logs test unit e2e asan fuzz fuzz-merge fuzz-coverage fuzz-targets valgrind \
+.PHONY: FORCE all help up reload down status logs test unit e2e asan fuzz fuzz-merge fuzz-coverage fuzz-targets valgrind chaos \
 	bench bench-instructions programs clean install-run install-bench install-test install-lint

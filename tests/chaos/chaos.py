@@ -30,7 +30,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'e2e')]
 
 # pylint: disable=wrong-import-position
 import crowd as clients
-from crowd import ANSWERED, ERROR, ERROR_EVENT, Crowd, LEFT
+from crowd import ANSWERED, BROKEN, ERROR, ERROR_EVENT, GATEWAY, Crowd, LEFT, Message
 from faults import Coze, Faults, LANES, name_of, nginx_workers, workers_of
 from oracle import Judge
 from probe import descriptors, is_instrumented, rss_kib
@@ -38,28 +38,28 @@ from redis_server import RedisServer
 from stack import Stack, wait_for
 from test_metrics import busy_gauges, scrape
 
-LOCK_SECONDS = 8
+LOCK_SECONDS, DRAIN_SECONDS = 8, 5
 DEADLINES = {'CHAT_TIMEOUT_SECONDS': '15', 'STREAM_TIMEOUT_SECONDS': '20', 'SESSION_WAIT_SECONDS': '12',
              'COZE_CONNECT_TIMEOUT_SECONDS': '2', 'COZE_FIRST_BYTE_TIMEOUT_SECONDS': '4', 'COZE_IDLE_TIMEOUT_SECONDS': '4',
-             'COZE_RATE_WAIT_SECONDS': '5', 'DRAIN_TIMEOUT_SECONDS': '5', 'STREAM_HEARTBEAT_SECONDS': '1',
+             'COZE_RATE_WAIT_SECONDS': '5', 'DRAIN_TIMEOUT_SECONDS': str(DRAIN_SECONDS), 'STREAM_HEARTBEAT_SECONDS': '1',
              'SESSION_LOCK_SECONDS': str(LOCK_SECONDS)}
 LIMIT = 50         # seconds: the longest deadline, the longest that a worker is stopped or gone, and as much for a slow machine
 SETTLE = 60        # seconds in which nothing may be left of any turn
 CALM = 4           # seconds of load before the first fault
-GROWTH = {'master': (4, 2), 'workers': (40, 60), 'nginx': (40, 40), 'Redis': (64, 10)}  # most MiB, descriptors
+SOCKETS = 3        # descriptors of the master for each worker
+# MiB and descriptors that the largest process of a part may have more in the end than before the first fault, under the
+# same load. Redis remembers more sessions then; the others vary with what runs just now.
+GROWTH = {'master': (2, 1), 'workers': (16, 50), 'nginx': (16, 80), 'Redis': (16, 10)}
 FINAL = ['final-%d' % number for number in range(40)]  # messages that must all be answered afterwards
 
 
-class Part:
-    """What the processes of a part hold: MiB and descriptors; of the largest of several."""
-
-    def __init__(self, pids):
-        held = []
-        for pid in pids:
-            with contextlib.suppress(OSError, KeyError):
-                held.append((rss_kib(pid) / 1024, descriptors(pid)))
-        self.mib = max((mib for mib, _ in held), default=0)
-        self.descriptors = max((count for _, count in held), default=0)
+def held_by(pids):
+    """(MiB, descriptors) of the processes of a part; of several the most that one has."""
+    held = [(0, 0)]
+    for pid in filter(None, pids):
+        with contextlib.suppress(OSError, KeyError):
+            held.append((rss_kib(pid) / 1024, descriptors(pid)))
+    return max(mib for mib, _ in held), max(count for _, count in held)
 
 
 class Chaos:
@@ -77,12 +77,11 @@ class Chaos:
                            COZE_MIN_INTERVAL_MS='4', **DEADLINES)
         self.coze = Coze(self.stack.sim)
         self.stack.sim = self.coze
-        self.settings = dict(self.stack.env)
         port, tls_port = self.coze.port, self.coze.tls_port
         self.base_urls = ['http://127.0.0.1:%d/v3' % port, 'https://localhost:%d/v3' % tls_port]
         self.crowd = self.verdict = None
         self.instrumented = False
-        self.before, self.after = {}, {}
+        self.held = []  # by part, before the first fault, and then each second
 
     # --- the run ---
 
@@ -109,28 +108,36 @@ class Chaos:
         with Crowd(self.stack.port, self.redis.port, self.seed, self.rate, conversations, LIMIT) as self.crowd:
             time.sleep(CALM)
             self.instrumented = any(is_instrumented(pid) for pid in workers_of(self.stack))
-            self.before = self.measure()
+            self.held.append(self.measure())
             for lane in lanes:
                 lane.start()
-            time.sleep(self.seconds)
-            for lane in lanes:
-                lane.stopping.set()
-            for lane in lanes:
-                lane.join()
+            try:
+                self.watch(self.seconds)
+            finally:
+                for lane in lanes:
+                    lane.stopping.set()
+                for lane in lanes:
+                    lane.join()
+            self.watch(CALM)
         self.problems += self.crowd.errors + [lane.error for lane in lanes if lane.error]
 
+    def watch(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(min(1, max(0, end - time.monotonic())))
+            self.held.append(self.measure())
+
     def measure(self):
-        pids = self.stack.pids()
-        return {'master': Part([pids.get('workers')]), 'workers': Part(workers_of(self.stack)),
-                'nginx': Part([pids.get('nginx')] + nginx_workers(self.stack)), 'Redis': Part([self.redis.process.pid])}
+        pids, workers = self.stack.pids(), workers_of(self.stack)
+        mib, count = held_by([pids.get('workers')])
+        return {'master': (mib, count - SOCKETS * int(self.stack.env['WORKERS'])), 'workers': held_by(workers),
+                'nginx': held_by([pids.get('nginx')] + nginx_workers(self.stack)), 'Redis': held_by([self.redis.process.pid])}
 
     # --- afterwards ---
 
     def settle(self):
         """All must end by itself: turns, their places, chats at Coze, processes that were replaced."""
-        self.stack.set(**self.settings)
         self.expect(lambda: self.stack.call('up').returncode == 0, 'everything running')
-        self.expect(lambda: self.stack.call('reload').returncode == 0, 'a reload with the settings of the start')
         self.expect(lambda: not self.places(), 'no turn holding or waiting for a session')
         self.expect(lambda: self.coze.stats()['running'] == 0, 'no chat running at Coze')
         workers = int(self.stack.env['WORKERS'])
@@ -139,8 +146,6 @@ class Chaos:
         for session in self.crowd.sessions:
             session.info = self.stack.get(session.path)
         self.answer_all()
-        self.expect(lambda: not self.growth(), 'no growth')
-        self.after = self.measure()
 
     def expect(self, condition, what):
         try:
@@ -175,18 +180,17 @@ class Chaos:
     def growth(self):
         if self.instrumented:
             return []
-        now = self.measure()
-        return ['%s: %.1f MiB, %d descriptors, before %.1f and %d' % (
-            part, now[part].mib, now[part].descriptors, self.before[part].mib, self.before[part].descriptors)
+        before, after = self.held[0], self.held[-1]
+        return ['%s has grown: %.1f MiB, %d descriptors, before %.1f, %d' % (part, *after[part], *before[part])
                 for part, (mib, count) in GROWTH.items()
-                if now[part].mib > self.before[part].mib + mib or now[part].descriptors > self.before[part].descriptors + count]
+                if after[part][0] > before[part][0] + mib or after[part][1] > before[part][1] + count]
 
     def judge(self):
         self.problems += self.growth() + self.crashes()
         for session in self.crowd.sessions:
             session.info = (session.info[0], json.loads(session.info[2]))
         self.verdict = Judge(self.crowd, self.faults, self.coze.log(), self.coze.chats(), self.carried(),
-                             LOCK_SECONDS).judge(FINAL)
+                             LOCK_SECONDS, DRAIN_SECONDS).judge(FINAL)
 
     def crashes(self):
         """Ends of workers that were not our doing."""
@@ -290,6 +294,7 @@ def result_of(chaos):
     crowd = chaos.crowd
     outcomes = collections.Counter(message.outcome for message in crowd.messages)
     found = recoveries(chaos)
+    before, after = chaos.held[0], chaos.held[-1]
     return {
         'seconds': chaos.seconds, 'seed': chaos.seed, 'good': chaos.good, 'messages': len(crowd.messages),
         'sessions': len(crowd.sessions), 'other_requests': len(crowd.calls) + sum(len(s.changes) for s in crowd.sessions),
@@ -299,8 +304,9 @@ def result_of(chaos):
         'faults_of_clients': dict(by_clients(chaos)),
         'errors': dict(collections.Counter(kind_of_error(message) for message in crowd.messages
                                            if message.outcome in (ERROR, ERROR_EVENT)).most_common()),
-        'memory': {part: {'mib': [round(chaos.before[part].mib, 1), round(chaos.after[part].mib, 1)],
-                          'descriptors': [chaos.before[part].descriptors, chaos.after[part].descriptors]} for part in GROWTH},
+        'memory': {part: {'mib': [round(held[part][0], 1) for held in (before, after)] + [round(max(h[part][0] for h in chaos.held), 1)],
+                          'descriptors': [held[part][1] for held in (before, after)] + [max(h[part][1] for h in chaos.held)]}
+                   for part in GROWTH},
         'late_s': round(crowd.late, 2),
     }
 
@@ -316,7 +322,7 @@ def print_table(result, out=sys.stdout):
 
     outcomes, count = result['outcomes'], result['messages']
     say('chaos for %g s, seed %s: %d messages of %d sessions, %.0f a second, and %d other requests' % (
-        result['seconds'], result['seed'], count, result['sessions'], count / (result['seconds'] + CALM), result['other_requests']))
+        result['seconds'], result['seed'], count, result['sessions'], count / (result['seconds'] + 2 * CALM), result['other_requests']))
     say('  ' + ', '.join('%s %d' % (kind, outcomes[kind]) for kind in sorted(outcomes, key=outcomes.get, reverse=True)))
     say()
     for kind in ('wrong', 'lost', 'doubled', 'disorder', 'hung'):
@@ -339,9 +345,9 @@ def print_table(result, out=sys.stdout):
     for kind, number in result['errors'].items():
         say('%7d  %s' % (number, kind))
     say()
-    say('%-10s %20s %20s' % ('memory', 'MiB before, after', 'descriptors'))
+    say('held by the largest process    MiB: before   in the end   at most    descriptors: before   in the end   at most')
     for part, held in result['memory'].items():
-        say('%-10s %9.1f %9.1f %10d %9d' % (part, *held['mib'], *held['descriptors']))
+        say('%-10s %32.1f %12.1f %9.1f %22d %12d %9d' % (part, *held['mib'], *held['descriptors']))
     say('the load itself was %.2f s late at worst' % result['late_s'])
     for problem in result['problems']:
         say('PROBLEM: ' + problem)

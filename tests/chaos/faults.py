@@ -106,6 +106,20 @@ def nginx_workers(stack):
         return []
 
 
+class Deck:
+    """Deals what it was made of at random: first each once, then each as often as its weight says, again and again."""
+
+    def __init__(self, rng, weights):
+        self.rng, self.weights, self.cards = rng, weights, list(weights)
+        rng.shuffle(self.cards)
+
+    def deal(self):
+        if not self.cards:
+            self.cards = [card for card, weight in self.weights.items() for _ in range(weight)]
+            self.rng.shuffle(self.cards)
+        return self.cards.pop()
+
+
 class Lane(threading.Thread):
     """Hurts one victim, with pauses in between, until told to stop. The methods named in KINDS do it."""
 
@@ -120,10 +134,10 @@ class Lane(threading.Thread):
         self.error = None
 
     def run(self):
-        kinds, weights = list(self.KINDS), list(self.KINDS.values())
+        deck = Deck(self.rng, self.KINDS)
         try:
             while not self.stopping.wait(self.rng.uniform(*self.PAUSE)):
-                getattr(self, self.rng.choices(kinds, weights)[0])()
+                getattr(self, deck.deal())()
         except Exception as error:  # told in the end
             self.error = '%s: %r' % (self.name, error)
             raise
@@ -314,16 +328,20 @@ class Nginx(Lane):
 class CozeLane(Lane):
     """Beside the messages that Coze fails by themselves: what all of them meet for a while."""
 
-    KINDS = {'fail': 8, 'slow': 3, 'away': 2, 'crash': 2, 'cancel_fails': 2}
-    FAILS = [
-        ('answers 500', {'fault': 'http', 'http_status': 500}), ('answers 502', {'fault': 'http', 'http_status': 502, 'html': True}),
-        ('answers 429', {'fault': 'http', 'http_status': 429, 'retry_after': 1}), ('says 4013', {'fault': 'sse_error', 'code': 4013}),
-        ('says 4016', {'fault': 'occupied'}), ('says 4020', {'fault': 'json_error', 'code': 4020}),
-        ('says 4002', {'fault': 'unknown_conversation'}), ('fails chats', {'fault': 'chat_failed'}),
-        ('resets', {'fault': 'cut', 'cut_after': -1}), ('resets within answers', {'fault': 'cut', 'cut_after': 2}),
-        ('closes within answers', {'fault': 'cut', 'cut_how': 'fin', 'cut_after': 1}), ('ends early', {'fault': 'eof', 'cut_after': 1}),
-        ('stalls', {'fault': 'stall_header', 'stall_ms': 9000}), ('stalls within answers', {'fault': 'stall', 'stall_ms': 9000}),
-    ]
+    KINDS = {'fail': 10, 'slow': 3, 'away': 2, 'crash': 2, 'cancel_fails': 2}
+    FAILS = {
+        'answers 500': {'fault': 'http', 'http_status': 500}, 'answers 502': {'fault': 'http', 'http_status': 502, 'html': True},
+        'answers 429': {'fault': 'http', 'http_status': 429, 'retry_after': 1}, 'says 4013': {'fault': 'sse_error', 'code': 4013},
+        'says 4016': {'fault': 'occupied'}, 'says 4020': {'fault': 'json_error', 'code': 4020},
+        'says 4002': {'fault': 'unknown_conversation'}, 'fails chats': {'fault': 'chat_failed'},
+        'resets': {'fault': 'cut', 'cut_after': -1}, 'resets within answers': {'fault': 'cut', 'cut_after': 2},
+        'closes within answers': {'fault': 'cut', 'cut_how': 'fin', 'cut_after': 1}, 'ends early': {'fault': 'eof', 'cut_after': 1},
+        'stalls': {'fault': 'stall_header', 'stall_ms': 9000}, 'stalls within answers': {'fault': 'stall', 'stall_ms': 9000},
+    }
+
+    def __init__(self, chaos, number):
+        super().__init__(chaos, number)
+        self.fails = Deck(self.rng, dict.fromkeys(self.FAILS, 1))
 
     def window(self, kind, path='/v3/chat', low=0.3, high=2.5, **sim):
         with self.faults.fault('Coze ' + kind):
@@ -332,8 +350,8 @@ class CozeLane(Lane):
             self.chaos.coze.default(path=path)
 
     def fail(self):
-        kind, sim = self.rng.choice(self.FAILS)
-        self.window(kind, **sim)
+        kind = self.fails.deal()
+        self.window(kind, **self.FAILS[kind])
 
     def slow(self):
         self.window('is slow', high=4, **self.rng.choice([{'first_ms': 1500}, {'gap_ms': 200}, {'split': 3}]))

@@ -12,6 +12,7 @@ wrong     An answer that is not exactly Coze's answer to this question of this u
 lost      - a request without outcome. Each has exactly one: an answer, {"detail"}, an error event, or it was left by its client;
             a connection closed early, or nginx' 502 or 504, only if the worker or the nginx that carried it was killed, or all
             workers were gone with their master, or nginx was told to close its idle connections while one was used again;
+          - a message that a worker broke off as it was ending, before DRAIN_TIMEOUT_SECONDS had passed since it was told to end;
           - an answered message that Coze did not take, or that is not in the conversation that the session then goes on with;
           - a message_count below the messages of which clients know that they were accepted;
           - after the end: a turn that still holds a session, a chat that nobody reads and that was not cancelled.
@@ -40,10 +41,12 @@ from stack import filler
 SLACK = 0.05     # seconds that two processes may see the same moment apart
 STALE = 0.5      # that nginx may take a dead worker's connection for a living one
 LATE = 1         # within which a turn hears that its client has left, and Coze what was sent to it
+TOLD = 2         # that a worker may hear later than we that it is to end
 CANCELLED = 3    # within which Coze must have heard of it
 RECONNECTED = 2  # after Redis' return
 AT_FAULT = {500: {4100, 'requires_action'}, 400: {4014, 'unknown_conversation'}}
 
+STOPPING = '服务正在重启，请稍后重试'
 REDIS_AWAY = r'Redis (restarted|killed|frozen|connections cut)'
 KILLS = r'worker killed|all workers killed'
 WORKER_ENDS = KILLS + '|worker terminated|reload|master killed'
@@ -105,10 +108,10 @@ class Verdict:
 class Judge:
     """
     entries, chats: of the simulator. carried: {word: numbers of the workers that nginx gave a request to}, of nginx' log, which
-    lacks what a killed nginx had not written yet. lock_s: SESSION_LOCK_SECONDS.
+    lacks what a killed nginx had not written yet. lock_s: SESSION_LOCK_SECONDS; drain_s: DRAIN_TIMEOUT_SECONDS.
     """
 
-    def __init__(self, crowd, faults, entries, chats, carried, lock_s):
+    def __init__(self, crowd, faults, entries, chats, carried, lock_s, drain_s):
         self.crowd, self.faults, self.carried = crowd, faults, carried
         self.verdict = Verdict()
         chats = {chat['id']: chat for chat in chats}
@@ -120,6 +123,9 @@ class Judge:
         self.redis = self.spans(REDIS_AWAY, RECONNECTED)
         self.kills, self.ends = self.spans(KILLS), self.spans(WORKER_ENDS)
         self.coze = self.spans('Coze ', 1)
+        # When workers that were told to end break off what they have not finished.
+        self.breaking = Spans([(fault.begin + drain_s - SLACK, fault.end + drain_s + TOLD) for fault in
+                               self.faults.of('reload|worker terminated|master killed')])
         self.closings = self.spans('nginx reloaded|reload, changed', 2)  # of idle connections
         self.stops = self.spans('worker stopped')
         self.lapses = {None: self.lapses_of(None, lock_s)}
@@ -179,6 +185,8 @@ class Judge:
             find('wrong', 'malformed', call)
         elif call.outcome in (BROKEN, GATEWAY) and not self.may_break(call):
             find('lost', 'no outcome', call)
+        elif call.outcome in (ERROR, ERROR_EVENT) and call.detail == STOPPING and not self.may_stop(call):
+            find('lost', 'broken off', call)
         elif call.outcome is None:
             find('lost', 'nothing known', call)
         elif call.outcome == ERROR and call.status not in (409, 503) and not self.is_at_fault(call):
@@ -201,6 +209,10 @@ class Judge:
             return True
         carried = self.carried.get(call.word)  # None: a killed nginx has not written it down
         return any(fault.overlaps(begin, end) and (carried is None or fault.victims & carried) for fault in self.faults.of(KILLS))
+
+    def may_stop(self, call):
+        """Whether a worker that carried it has had the time that it is given; one that is stopped hears late that it is to end."""
+        return self.breaking.overlap(call.ended - TOLD, call.ended) or self.stops.overlap(call.sent, call.ended)
 
     # --- attempts ---
 
