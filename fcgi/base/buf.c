@@ -13,8 +13,17 @@ void buf_init(struct buf *buf, size_t max)
 	*buf = (struct buf){ .max = max };
 }
 
+void buf_init_in(struct buf *buf, char *room, size_t size)
+{
+	*buf = (struct buf){ .base = room, .cap = size, .max = size, .lent = true };
+}
+
 void buf_free(struct buf *buf)
 {
+	if (buf->lent) {
+		buf_init_in(buf, buf->base, buf->max);
+		return;
+	}
 	free(buf->base);
 	buf_init(buf, buf->max);
 }
@@ -54,7 +63,7 @@ static bool reserve(struct buf *buf, size_t more)
 		buf->start = 0;
 		buf->len = size;
 		/* Sliding is enough only if it leaves real room: else we would slide at every append. */
-		if (buf->cap - size >= more && size <= buf->cap / 2)
+		if (buf->lent || (buf->cap - size >= more && size <= buf->cap / 2))
 			return true;
 	}
 	cap = buf->cap < 128 ? 128 : buf->cap * 2;

@@ -11,16 +11,20 @@
 #include <stddef.h>
 
 struct buf {
-	char *base;   /* owned; NULL while nothing was appended; not NUL-terminated */
+	char *base;   /* owned unless `lent`; NULL while nothing was appended; not NUL-terminated */
 	size_t start; /* bytes before this one were consumed */
 	size_t len;   /* end of what was appended, counted from base */
 	size_t cap;
 	size_t max; /* ceiling on the bytes held, consumed ones left out */
+	bool lent;
 	bool failed;
 	bool starved; /* failed for want of memory, and not at the ceiling */
 };
 
 void buf_init(struct buf *buf, size_t max);
+
+/* A buffer in `size` bytes of the caller's, which are its ceiling: for what must be said without memory, too. */
+void buf_init_in(struct buf *buf, char *room, size_t size);
 
 /* Frees the memory; the buffer is empty again and may be used on. */
 void buf_free(struct buf *buf);

@@ -15,7 +15,8 @@
 #include "base/metrics.h"
 #include "base/utf8.h"
 
-#define VALUE_MAX 512 /* bytes of one value; what comes behind is cut */
+#define LINE_ROOM 4096 /* bytes that nearly every line fits */
+#define VALUE_MAX 512  /* bytes of one value; what comes behind is cut */
 
 static struct {
 	int fd;
@@ -164,22 +165,35 @@ static void append_field(struct buf *line, const struct log_field *field)
 		buf_append_char(line, '"');
 }
 
-void log_fields(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+static void write_line(struct buf *line, enum log_level level, const char *event,
+		       const struct log_field *fields, size_t count)
 {
 	char date[CLOCK_ISO_SIZE];
 	bool json = the_log.format == LOG_FORMAT_JSON;
-	struct buf line;
 
-	buf_init(&line, 512 + count * (6 * VALUE_MAX + 128)); /* room for every byte escaped */
 	clock_iso(date, clock_unix_us());
-	buf_printf(&line,
+	buf_printf(line,
 		   json ? "{\"time\":\"%s\",\"level\":\"%s\",\"pid\":%d,\"event\":\"%s\""
 			: "%s %s pid=%d event=%s",
 		   date, level_names[level], (int)getpid(), event);
 	for (size_t i = 0; i < count; i++)
 		if (fields[i].kind != LOG_KIND_TEXT || fields[i].text[0] != '\0')
-			append_field(&line, &fields[i]);
-	buf_append_str(&line, json ? "}\n" : "\n");
+			append_field(line, &fields[i]);
+	buf_append_str(line, json ? "}\n" : "\n");
+}
+
+void log_fields(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+{
+	char room[LINE_ROOM];
+	struct buf line;
+
+	/* What is told of a shortage of memory must need none. */
+	buf_init_in(&line, room, sizeof room);
+	write_line(&line, level, event, fields, count);
+	if (line.failed) {
+		buf_init(&line, 512 + count * (6 * VALUE_MAX + 128)); /* room for every byte escaped */
+		write_line(&line, level, event, fields, count);
+	}
 	/* A log that cannot be written must not stop the service: it is counted, and shown among the metrics. */
 	if (line.failed || write(the_log.fd, buf_bytes(&line), buf_size(&line)) != (ssize_t)buf_size(&line))
 		metric_add(&metrics->counters.log_failures, 1);

@@ -19,6 +19,7 @@
 
 #define EVENT_JSON_MAX 7800 /* escaped text of one event: with its frame it leaves in one FastCGI record */
 #define EVENT_MAX      (64 * 1024) /* an event's frame and its piece of text */
+#define FAILURE_MAX    (6 * (sizeof(((struct error *)NULL)->detail) + 2 * ID_MAX) + 256) /* an `error` event */
 #define PIECE          (48 * 1024) /* bytes of text in one step of the last event */
 
 _Static_assert(sizeof(struct chat_fields) <= FIELDS_SIZE_MAX, "room for the fields");
@@ -272,18 +273,41 @@ static void abort_stream(struct exchange *exchange)
 	exchange_free(exchange);
 }
 
-static void end_stream(struct exchange *exchange, struct buf *event)
+static void end_stream(struct exchange *exchange, const struct buf *event)
 {
-	if (event->failed) {
-		buf_free(event);
-		abort_stream(exchange);
-		return;
-	}
 	note(exchange);
 	request_watch(exchange->request, NULL, NULL, NULL);
 	response_stream_end(exchange->request, buf_bytes(event), buf_size(event));
-	buf_free(event);
 	exchange_free(exchange);
+}
+
+/* Needs no memory: it may be all that can still be said. */
+static void send_error_event(struct exchange *exchange, const struct error *error)
+{
+	const struct failure_event values = {
+		"error",
+		{ error->detail, exchange->session_id, exchange->conversation_id, clock_unix_us() },
+	};
+	char room[FAILURE_MAX];
+	struct buf event;
+
+	buf_init_in(&event, room, sizeof room);
+	write_event(&event, &failure_shape, &values);
+	request_fail(exchange->request, error);
+	end_stream(exchange, &event);
+}
+
+/* The last event cannot be made: is it to be another one, or has it begun? */
+static void give_up_complete(struct exchange *exchange, bool begun)
+{
+	struct error error;
+
+	if (begun) {
+		abort_stream(exchange);
+		return;
+	}
+	error_set(&error, ERR_NOMEM, NULL, "memory for the last event");
+	send_error_event(exchange, &error);
 }
 
 static void make_complete(struct exchange *exchange)
@@ -324,27 +348,29 @@ static void send_complete(struct exchange *exchange)
 	while (response_backlog(exchange->request) <= FCGI_BACKLOG_HIGH) {
 		const char *rest = buf_bytes(&exchange->answer) + exchange->sent;
 		size_t piece = utf8_cut(rest, size - exchange->sent, PIECE);
-		bool last = exchange->sent + piece == size;
+		bool begun = exchange->sent > 0, last = exchange->sent + piece == size;
 		struct buf event;
+		enum err rc = ERR_OK;
 
 		buf_init(&event, 6 * PIECE + 8192);
 		event.failed = exchange->last.failed;
-		if (exchange->sent == 0)
+		if (!begun)
 			buf_append(&event, frame, exchange->gap);
 		append_answer(&event, rest, piece);
 		exchange->sent += piece;
-		if (last) {
+		if (last)
 			buf_append(&event, frame + exchange->gap, buf_size(&exchange->last) - exchange->gap);
+		if (event.failed)
+			rc = ERR_NOMEM;
+		else if (last)
 			end_stream(exchange, &event);
-			return;
-		}
-		if (event.failed ||
-		    response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event)) != ERR_OK) {
-			buf_free(&event);
-			abort_stream(exchange);
-			return;
-		}
+		else
+			rc = response_stream_send(exchange->request, buf_bytes(&event), buf_size(&event));
 		buf_free(&event);
+		if (rc != ERR_OK)
+			give_up_complete(exchange, begun);
+		if (last || rc != ERR_OK)
+			return;
 	}
 }
 
@@ -356,20 +382,6 @@ static void on_drain(void *arg)
 		send_complete(exchange);
 	else if (exchange->turn != NULL)
 		turn_resume(exchange->turn);
-}
-
-static void send_error_event(struct exchange *exchange, const struct error *error)
-{
-	const struct failure_event values = {
-		"error",
-		{ error->detail, exchange->session_id, exchange->conversation_id, clock_unix_us() },
-	};
-	struct buf event;
-
-	buf_init(&event, 8192);
-	write_event(&event, &failure_shape, &values);
-	request_fail(exchange->request, error);
-	end_stream(exchange, &event);
 }
 
 static void stream_done(void *arg, const struct coze_ids *ids, const struct error *error)

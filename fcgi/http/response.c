@@ -9,6 +9,9 @@
 
 #include "base/percent.h"
 
+/* Bytes of an error's JSON: of each of its text's escaping makes six at most. */
+#define ERROR_MAX (6 * sizeof(((struct error *)NULL)->detail) + 64)
+
 struct error_answer {
 	const char *detail;
 };
@@ -64,41 +67,50 @@ static void session_header(struct buf *out, const char *session_id)
 	buf_append_str(out, "\r\n");
 }
 
-static void answer_with(struct request *request, int status, const char *type, const char *headers,
-			const struct buf *body)
+static void write_answer(struct buf *answer, int status, const char *type, const char *headers,
+			 const char *session_id, const struct buf *body)
+{
+	buf_printf(answer, "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s", status,
+		   reason(status), type, buf_size(body), headers);
+	session_header(answer, session_id);
+	buf_append_str(answer, "\r\n");
+	buf_append(answer, buf_bytes(body), buf_size(body));
+}
+
+static void send_answer(struct request *request, int status, const struct buf *answer, size_t body_len)
 {
 	struct fcgi_request *fcgi = request->fcgi;
-	struct buf answer;
 
 	mark_begun(request, status);
-	request->bytes = buf_size(body);
-	buf_init(&answer, buf_size(body) + 4096);
-	buf_printf(&answer, "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n", status,
-		   reason(status), type, buf_size(body), headers);
-	buf_append(&answer, buf_bytes(body), buf_size(body));
+	request->bytes = body_len;
 	/* The log line shows parameters that the end of the FastCGI request gives back: so it is written first. */
 	fcgi_watch(fcgi, NULL, NULL, NULL);
 	request_finish(request);
-	if (answer.failed || fcgi_write_end(fcgi, buf_bytes(&answer), buf_size(&answer)) != ERR_OK)
+	if (answer->failed || fcgi_write_end(fcgi, buf_bytes(answer), buf_size(answer)) != ERR_OK)
 		fcgi_abort(fcgi);
+}
+
+static void answer_with(struct request *request, int status, const char *type, const char *session_id,
+			const struct buf *body)
+{
+	struct buf answer;
+	struct error error;
+
+	buf_init(&answer, buf_size(body) + 4096);
+	answer.failed = body->failed;
+	write_answer(&answer, status, type, "", session_id, body);
+	if (answer.failed) {
+		error_set(&error, ERR_NOMEM, NULL, "memory for an answer");
+		response_error(request, &error);
+	} else {
+		send_answer(request, status, &answer, buf_size(body));
+	}
 	buf_free(&answer);
 }
 
 void response_json(struct request *request, int status, const char *session_id, const struct buf *body)
 {
-	struct buf headers;
-	struct error error;
-
-	if (body->failed) {
-		error_set(&error, ERR_NOMEM, NULL, "memory for a JSON answer");
-		response_error(request, &error);
-		return;
-	}
-	buf_init(&headers, 1024);
-	session_header(&headers, session_id);
-	buf_append_char(&headers, '\0');
-	answer_with(request, status, json_type, headers.failed ? "" : buf_bytes(&headers), body);
-	buf_free(&headers);
+	answer_with(request, status, json_type, session_id, body);
 }
 
 void response_shape(struct request *request, int status, const char *session_id, const struct shape *shape,
@@ -114,26 +126,23 @@ void response_shape(struct request *request, int status, const char *session_id,
 
 void response_body(struct request *request, int status, const char *type, const struct buf *body)
 {
-	struct error error;
-
-	if (!body->failed) {
-		answer_with(request, status, type, "", body);
-		return;
-	}
-	error_set(&error, ERR_NOMEM, NULL, "memory for an answer");
-	response_error(request, &error);
+	answer_with(request, status, type, NULL, body);
 }
 
+/* Needs no memory: it may be all that can still be said. */
 static void answer_error(struct request *request, const struct error *error, const char *headers)
 {
-	const struct error_answer answer = { error->detail };
-	struct buf body;
+	const struct error_answer values = { error->detail };
+	char body_room[ERROR_MAX], room[ERROR_MAX + 512];
+	int status = error_status(error->code);
+	struct buf body, answer;
 
 	request_fail(request, error);
-	buf_init(&body, 8192);
-	shape_write(&body, &error_shape, &answer, SHAPE_COMPACT);
-	answer_with(request, error_status(error->code), json_type, headers, &body);
-	buf_free(&body);
+	buf_init_in(&body, body_room, sizeof body_room);
+	buf_init_in(&answer, room, sizeof room);
+	shape_write(&body, &error_shape, &values, SHAPE_COMPACT);
+	write_answer(&answer, status, json_type, headers, NULL, &body);
+	send_answer(request, status, &answer, buf_size(&body));
 }
 
 void response_error(struct request *request, const struct error *error)
