@@ -30,7 +30,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'e2e')]
 
 # pylint: disable=wrong-import-position
 import crowd as clients
-from crowd import ANSWERED, BROKEN, ERROR, ERROR_EVENT, GATEWAY, Crowd, LEFT, Message
+from crowd import ANSWERED, ERROR, ERROR_EVENT, Crowd, LEFT
 from faults import Coze, Faults, LANES, name_of, nginx_workers, workers_of
 from oracle import Judge
 from probe import descriptors, is_instrumented, rss_kib
