@@ -24,7 +24,7 @@ FIELDS['/chat/stream'] = FIELDS['/chat']
 NOT_UTF8 = [b'\xff', b'\x80', b'\xbf\xbf', b'\xc3', b'\xe4\xbd', b'\xf0\x9f\x98', b'\xc0\xaf', b'\xc1\xbf', b'\xe0\x80\xaf', b'\xe0\x9f\xbf',
             b'\xf0\x80\x80\xaf', b'\xf0\x8f\xbf\xbf', b'\xed\xa0\x80', b'\xed\xbf\xbf', b'\xf4\x90\x80\x80', b'\xf8\x88\x80\x80\x80', b'\xfe']
 NOT_VALUES = [b'NaN', b'Infinity', b'-Infinity', b'-', b'+1', b'.5', b'1.', b'01', b'-01', b'00', b'1e', b'1E+', b'0x10', b'1 2', b'1-1',
-              b'True', b'None', b'undefined', b'tru', b'nulll', b"'a'", b'"a', b'a"', b'`a`', b'1_000', b'1,5', b'--1', b'1..2', b'1e1.5',
+              b'True', b'None', b'undefined', b'tru', b'nulll', b"'a'", b'"a', b'a"', b'`a`', b'1_000', b'--1', b'1..2', b'1e1.5',
               b'"\\q"', b'"\\u12"', b'"\\u12G4"', b'"\\x41"', b'"\\"', b'"\\U0041"', b'/**/', b'#', b'\\', b'\x00', b'!']
 BLANKS = [' ', '\t', '\n', '\r', '\u3000', '\u00a0', '\u2003', '\u2028', '\u2029', '\u0085', '\x1c', '\x0b', '\u1680', '\u205f', '\u202f']
 CONTROLS = [chr(code) for code in list(range(0x20)) + list(range(0x7f, 0xa0))]
@@ -107,7 +107,7 @@ class Maker:
         elif token == b':':
             tokens[at] = self.pick([b'', b'::', b',', b'=', b';', b'=>', b'"'])
         elif token == b',':
-            tokens[at] = self.pick([b'', b',,', b':', b';', b'"', b'}', b']'])
+            tokens[at] = self.pick([b' ', b',,', b':', b';', b'"', b'}', b']'])
         elif token.startswith(b'"') and at + 1 < len(tokens) and tokens[at + 1] == b':':
             tokens[at] = self.pick([token[1:-1] or b'x', b"'" + token[1:-1] + b"'", token[:-1], b'1', b'null', b'{}', b'[]', b''])
         else:

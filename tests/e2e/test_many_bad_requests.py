@@ -136,9 +136,9 @@ async def send_all(port, made):
 
 def test_the_rules_make_what_is_wrong():
     """By another reader of JSON; and twice the same, and other ones from another seed."""
-    made = list(cases(SEED, 2000))
-    assert made == list(cases(SEED, 2000)) != list(cases(SEED + 1, 2000))
-    assert len({case.data for case in made}) == 2000
+    made = list(cases(SEED, COUNT))
+    assert made[:500] == list(cases(SEED, 500)) != list(cases(SEED + 1, 500))
+    assert len({case.data for case in made}) == COUNT
 
     def refuse(word):
         raise ValueError(word)
