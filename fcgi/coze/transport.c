@@ -5,8 +5,8 @@
  * `dying`; both are served when it has returned (settle).
  *
  * Over HTTP/2 a connection carries a hundred calls, but libcurl cannot know which of the connections that it opens just now
- * will: it opens one for each call that finds no room. So few calls at a time may be without a connection; the others wait in
- * `starting`, and find room when those are open.
+ * will: it opens one for each call that finds no room. So only as many calls at a time may be without a connection as there
+ * must be connections for all; the others wait in `starting`, and find room when these are open.
  */
 #include "coze/transport.h"
 
@@ -36,7 +36,9 @@
 #define RECEIVE_BUFFER 4096L
 #define SEND_BUFFER    16384L
 
-#define CONNECTING_MAX 8 /* HTTP/2: calls that libcurl may have to open a connection for, at a time */
+/* HTTP/2: of the calls that wait, libcurl may open connections for one in as many as a connection carries, and for a few more. */
+#define STREAMS_PER_CONNECTION 100 /* libcurl's own limit; the peer's may be lower */
+#define CONNECTING_MIN         8
 
 enum call_state {
 	CALL_STARTING, /* waits for libcurl to return */
@@ -70,6 +72,7 @@ struct call {
 
 struct call_list {
 	struct call *first, *last;
+	size_t count;
 };
 
 struct transport {
@@ -126,6 +129,7 @@ static void list_add(struct call_list *list, struct call *call)
 	else
 		list->first = call;
 	list->last = call;
+	list->count++;
 }
 
 static void list_remove(struct call_list *list, struct call *call)
@@ -138,6 +142,7 @@ static void list_remove(struct call_list *list, struct call *call)
 		call->next->prev = call->prev;
 	else
 		list->last = call->prev;
+	list->count--;
 }
 
 static struct call_list *list_of(struct call *call)
@@ -672,8 +677,9 @@ static void collect_finished(struct transport *transport)
 
 static bool may_begin(const struct transport *transport)
 {
-	return transport->starting.first != NULL &&
-	       (!transport->multiplexed || transport->connecting < CONNECTING_MAX);
+	size_t most = CONNECTING_MIN + transport->starting.count / STREAMS_PER_CONNECTION;
+
+	return transport->starting.first != NULL && (!transport->multiplexed || transport->connecting < most);
 }
 
 /* libcurl has returned: do what could not be done while it was calling us. How many calls it has got more than before. */
