@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/utf8.h"
 
 /* Bytes that need a look: controls, the quote, the backslash, and the lead bytes of U+0085 and U+2028/2029. */
@@ -107,8 +108,10 @@ void json_member(struct buf *out, const char *name, const char *text)
 
 void json_member_number(struct buf *out, const char *name, uint64_t number)
 {
+	char digits[DIGITS_SIZE];
+
 	json_name(out, name);
-	buf_printf(out, "%llu", (unsigned long long)number);
+	buf_append(out, digits, digits_write(digits, number));
 }
 
 /* Length of the character at `p`, without reading past `len`; invalid bytes count as one. */

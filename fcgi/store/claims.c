@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/log.h"
 #include "store/redis.h"
 #include "store/scripts.h"
@@ -432,6 +433,14 @@ static void on_wake(void *arg, const char *message, size_t len)
 	}
 }
 
+static void write_ticket(struct claims *claims, char out[TICKET_SIZE])
+{
+	size_t len = digits_write(out, claims->next_ticket++);
+
+	out[len] = '@';
+	memcpy(out + len + 1, claims->channel, strlen(claims->channel) + 1);
+}
+
 enum err claim_start(struct claim **out, struct claims *claims, const char *session_id, const char *user_id,
 		     claim_granted_fn fn, void *arg)
 {
@@ -447,8 +456,7 @@ enum err claim_start(struct claim **out, struct claims *claims, const char *sess
 	claim->on_granted = fn;
 	claim->arg = arg;
 	claim->since_ms = uv_now(claims->loop);
-	snprintf(claim->ticket, sizeof claim->ticket, "%llu@%s", (unsigned long long)claims->next_ticket++,
-		 claims->channel);
+	write_ticket(claims, claim->ticket);
 	redis_text_copy(claim->session_id, sizeof claim->session_id, redis_text(session_id));
 	redis_text_copy(claim->user_id, sizeof claim->user_id, redis_text(user_id));
 	rc = ask_begin(claim);
@@ -572,7 +580,6 @@ static enum err save(struct claim *claim, uint64_t active_us, redis_reply_fn fn)
 {
 	struct claims *claims = claim->claims;
 	char session[SESSION_KEY_SIZE], waiting[SESSION_KEY_SIZE], tickets[SESSION_KEY_SIZE], active[24];
-	int active_len = snprintf(active, sizeof active, "%llu", (unsigned long long)active_us);
 	const struct redis_arg args[] = { session_key(session, claim->session_id, "session"),
 					  session_key(waiting, claim->session_id, "waiting"),
 					  session_key(tickets, claim->session_id, "tickets"),
@@ -581,7 +588,7 @@ static enum err save(struct claim *claim, uint64_t active_us, redis_reply_fn fn)
 					  redis_text(claim->number),
 					  redis_text(claim->conversation_id),
 					  redis_text(claim->owner),
-					  { active, (size_t)active_len },
+					  { active, digits_write(active, active_us) },
 					  redis_text(claims->ttl_ms),
 					  redis_text(save_extent(claim)) };
 	enum err rc = redis_eval(claims->redis, SCRIPT_SESSION_SAVE, args, 3, 11, fn, claim);
@@ -689,11 +696,10 @@ enum err claims_open(struct claims **out, uv_loop_t *loop, struct redis *redis, 
 	claims->round.after = after_write;
 	claims->options = *options;
 	snprintf(claims->channel, sizeof claims->channel, "coze:wake:%s", random);
-	snprintf(claims->ttl_ms, sizeof claims->ttl_ms, "%llu", (unsigned long long)options->ttl_ms);
-	snprintf(claims->lock_ms, sizeof claims->lock_ms, "%llu", (unsigned long long)options->lock_ms);
-	snprintf(claims->running_ttl_ms, sizeof claims->running_ttl_ms, "%llu",
-		 (unsigned long long)(options->ttl_ms > 2 * options->lock_ms ? options->ttl_ms
-									     : 2 * options->lock_ms));
+	digits_write(claims->ttl_ms, options->ttl_ms);
+	digits_write(claims->lock_ms, options->lock_ms);
+	digits_write(claims->running_ttl_ms,
+		     options->ttl_ms > 2 * options->lock_ms ? options->ttl_ms : 2 * options->lock_ms);
 	listener.channel = claims->channel;
 	listener.arg = claims;
 	rc = redis_open(&claims->listener, loop, &listener, why);

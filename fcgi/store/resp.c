@@ -5,17 +5,12 @@
 
 #include <string.h>
 
+#include "base/digits.h"
+
 static char *write_number(char *out, char type, size_t number)
 {
-	char digits[RESP_HEAD_MAX];
-	char *first = digits + sizeof digits;
-
-	do
-		*--first = (char)('0' + number % 10);
-	while ((number /= 10) > 0);
 	*out++ = type;
-	memcpy(out, first, (size_t)(digits + sizeof digits - first));
-	out += digits + sizeof digits - first;
+	out += digits_write(out, number);
 	*out++ = '\r';
 	*out++ = '\n';
 	return out;

@@ -3,11 +3,11 @@
  */
 #include "store/session_index.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
+#include "base/digits.h"
 #include "store/redis.h"
 #include "store/scripts.h"
 
@@ -41,15 +41,13 @@ struct asking {
 	void *arg;
 };
 
-static void digits(char out[24], uint64_t value)
-{
-	snprintf(out, 24, "%llu", (unsigned long long)value);
-}
-
 static struct redis_arg conversation_key(char key[CONVERSATION_SIZE], const char *conversation_id)
 {
-	return (struct redis_arg){ key, (size_t)snprintf(key, CONVERSATION_SIZE, CONVERSATION_KEY "%s",
-							 conversation_id) };
+	size_t len = strlen(conversation_id);
+
+	memcpy(key, CONVERSATION_KEY, sizeof CONVERSATION_KEY - 1);
+	memcpy(key + sizeof CONVERSATION_KEY - 1, conversation_id, len);
+	return (struct redis_arg){ key, sizeof CONVERSATION_KEY - 1 + len };
 }
 
 static struct asking *asking_new(void *arg)
@@ -137,7 +135,7 @@ static void lead(struct session_index *index, const char *conversation_id, const
 static void set_place(struct session_place *place, const char *session_id, uint64_t active_us)
 {
 	redis_text_copy(place->session_id, sizeof place->session_id, redis_text(session_id));
-	digits(place->active_us, active_us);
+	digits_write(place->active_us, active_us);
 }
 
 void session_index_touch(struct session_index *index, const char *session_id, const char *conversation_id,
@@ -228,8 +226,8 @@ enum err session_index_page(struct session_index *index, uint64_t offset, uint64
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.page = fn;
-	digits(skip, offset);
-	digits(most, limit);
+	digits_write(skip, offset);
+	digits_write(most, limit);
 	args[0] = redis_text(SESSIONS_KEY);
 	args[1] = redis_text(index->ttl_ms);
 	args[2] = redis_text(skip);
@@ -293,7 +291,7 @@ enum err session_index_open(struct session_index **out, struct redis *redis, uin
 		return error_set(why, ERR_NOMEM, NULL, "memory for the index of sessions");
 	index->redis = redis;
 	index->ttl_ns = ttl_ms * 1000000;
-	digits(index->ttl_ms, ttl_ms);
+	digits_write(index->ttl_ms, ttl_ms);
 	index->round.before = before_write;
 	redis_join_rounds(redis, &index->round);
 	*out = index;

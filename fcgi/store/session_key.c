@@ -6,17 +6,29 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char head[] = "coze:{", tail[] = "}:";
+
+/* Where the next bytes go. */
+static char *put(char *out, const char *bytes, size_t len)
+{
+	memcpy(out, bytes, len);
+	return out + len;
+}
+
 struct redis_arg session_key(char key[SESSION_KEY_SIZE], const char *session_id, const char *part)
 {
-	size_t len = (size_t)snprintf(key, SESSION_KEY_SIZE, "coze:{");
+	char *end = put(key, head, sizeof head - 1);
 
-	for (const char *p = session_id; *p != '\0'; p++) {
-		if (strchr("{}%", *p) != NULL)
-			len +=
-			    (size_t)snprintf(key + len, SESSION_KEY_SIZE - len, "%%%02X", (unsigned char)*p);
-		else
-			key[len++] = *p;
+	for (;;) {
+		size_t plain = strcspn(session_id, "{}%");
+
+		end = put(end, session_id, plain);
+		session_id += plain;
+		if (*session_id == '\0')
+			break;
+		end += sprintf(end, "%%%02X", (unsigned char)*session_id++);
 	}
-	len += (size_t)snprintf(key + len, SESSION_KEY_SIZE - len, "}:%s", part);
-	return (struct redis_arg){ key, len };
+	end = put(end, tail, sizeof tail - 1);
+	end = put(end, part, strlen(part) + 1);
+	return (struct redis_arg){ key, (size_t)(end - key) - 1 };
 }
