@@ -475,7 +475,7 @@ def test_half_large_bodies_then_silence(worker):
         with Link(worker) as link:
             link.send(whole)
             assert link.answer()[0] == 400  # for want of a message
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 3  # 0.1 s for each of them; it was their time limit otherwise
     finally:
         for link in links:
             link.close()
@@ -502,7 +502,7 @@ def test_large_bodies_that_trickle(worker):
             with Link(worker) as link:
                 link.send(whole)
                 assert link.answer()[0] == 400  # for want of a message
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 3
     finally:
         stop.set()
         for link, trickler in zip(links, tricklers):
