@@ -2,8 +2,10 @@
 What Coze gets from us: exactly the documented requests, each once, over few connections, and only over TLS that holds.
 """
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -217,3 +219,45 @@ def test_a_certificate_with_the_right_name_is_taken():
     with started(stack, COZE_BASE_URL='https://127.0.0.1:%d/v3/' % stack.sim.tls_port) as stack:
         assert stack.chat('你好').status_code == 200
         assert stack.sim.log()[0]['path'] == '/v3/chat', 'a slash at the end of COZE_BASE_URL does no harm'
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Answers with a way to `target`, and keeps what it was asked."""
+
+    def do_POST(self):
+        self.server.asked.append(dict(self.headers))
+        self.rfile.read(int(self.headers.get('Content-Length', 0)))
+        self.send_response(self.server.status)
+        self.send_header('Location', self.server.target)
+        self.send_header('Set-Cookie', 'a=b')
+        self.send_header('Content-Length', '0')
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+def listener():
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Elsewhere)
+    server.asked, server.status, server.target = [], 200, ''
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server
+
+
+def test_token_and_words_are_sent_nowhere_else():
+    """A Coze that points elsewhere is not followed, whatever its status, and nothing that it leaves is sent back."""
+    coze, other = listener(), listener()
+    coze.target = 'http://127.0.0.1:%d/v3/chat' % other.server_port
+    stack = Stack(WORKERS='1', COZE_MAX_RETRIES='0')
+    try:
+        with started(stack, COZE_BASE_URL='http://127.0.0.1:%d/v3' % coze.server_port):
+            for coze.status in (301, 302, 303, 307, 308, 201, 200, 401):
+                assert stack.chat('秘密').status_code >= 500
+    finally:
+        for server in coze, other:
+            server.shutdown()
+            server.server_close()
+    assert len(coze.asked) == 8 and all('Cookie' not in headers for headers in coze.asked)
+    assert other.asked == []
