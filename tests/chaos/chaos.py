@@ -75,6 +75,8 @@ class Chaos:
         self.redis = RedisServer()
         self.stack = Stack(tls=True, REDIS_URL=self.redis.url, WORKERS='2', LOG_FORMAT='text', COZE_CHAT_MODE='stream',
                            COZE_MIN_INTERVAL_MS='4', **DEADLINES)
+        for name in ('ASAN_OPTIONS', 'UBSAN_OPTIONS'):  # a worker's last words must not end with its master's log
+            self.stack.env.setdefault(name, 'log_path=' + os.path.join(self.stack.home, 'sanitizer'))
         self.coze = Coze(self.stack.sim)
         self.stack.sim = self.coze
         port, tls_port = self.coze.port, self.coze.tls_port
@@ -202,9 +204,12 @@ class Chaos:
             ours = (told['worker'], told['signal']) in self.faults.killed
             if told['exit'] != 0 or told['signal'] != 0 and not ours:
                 found.append('a worker crashed: ' + line)
-        with open(os.path.join(self.stack.run_dir, 'logs', 'coze-chatd.stderr'), encoding='utf-8', errors='replace') as file:
-            said = file.read()
-        return found + (['on standard error: ' + said[:2000]] if said else [])
+        for name in [os.path.join(self.stack.run_dir, 'logs', 'coze-chatd.stderr')] + glob.glob(self.stack.home + '/sanitizer*'):
+            with open(name, encoding='utf-8', errors='replace') as file:
+                said = file.read()
+            if said:
+                found.append('%s: %s' % (os.path.basename(name), said[:4000]))
+        return found
 
     def carried(self):
         """{word: numbers of the workers that nginx gave it to}"""
@@ -219,7 +224,7 @@ class Chaos:
     def keep(self, directory):
         """For whoever wants to know why."""
         os.makedirs(directory, exist_ok=True)
-        for name in glob.glob(os.path.join(self.stack.run_dir, 'logs', '*')):
+        for name in glob.glob(self.stack.run_dir + '/logs/*') + glob.glob(self.stack.home + '/sanitizer*'):
             shutil.copy(name, directory)
         for name, facts in {'coze': self.coze.log(), 'chats': self.coze.chats(), 'faults': [vars(fault) for fault in self.faults.all],
                             'calls': [vars(call) for call in self.crowd.messages + self.crowd.calls],

@@ -10,6 +10,7 @@ Most clients read what comes; some leave early or in the middle, some stop readi
 Some sessions are cleared, or bound to another conversation, while messages run. A message may make Coze fail at it.
 """
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -283,9 +284,8 @@ class Connection(Client):
     def leave(self, hard):
         """Closes: with a reset, or as one who is done."""
         if self.writer is not None and hard:
-            link = self.writer.get_extra_info('socket')
-            if link is not None:
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            with contextlib.suppress(OSError):  # it has been closed by the other side
+                self.writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
             self.writer.transport.abort()
         self.close()
 

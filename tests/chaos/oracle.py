@@ -305,8 +305,8 @@ class Judge:
         memory.close()
 
     def taken(self, message):
-        """The last attempt that was taken."""
-        return next((attempt for attempt in reversed(self.attempts[message.word]) if attempt.chat), None)
+        """The first attempt that was taken: then the message is counted, and the conversation bound."""
+        return next((attempt for attempt in self.attempts[message.word] if attempt.chat), None)
 
     def is_certain(self, message):
         """Whether the service knows for sure that it was accepted, and has told Redis so."""
