@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "coze/refusal.h"
+#include "coze/trust.h"
 
 #define DRAIN_MS         1000 /* how long a finished stream may take to end */
 #define IDLE_HANDLES_MAX 256  /* easy handles kept for reuse */
@@ -91,7 +92,11 @@ struct transport {
 	size_t connecting;     /* calls that are */
 	uint64_t last_sent_ms; /* when a call last got a connection */
 	bool closed;
-	char *base_url, *ca_file;
+	char *base_url;
+	struct trust trust;
+	char *ca_file; /* "": libcurl's own */
+	bool
+	    one_ca_file; /* it is all that counts; else the system's authorities do, too, one by one (CURLOPT_CAPATH) */
 	bool secure;
 	bool multiplexed; /* the peer speaks HTTP/2, as far as we know */
 	uint64_t connect_ms;
@@ -197,6 +202,7 @@ static void free_transport_if_done(struct transport *transport)
 {
 	if (!transport->closed || transport->closing_timers > 0)
 		return;
+	trust_close(&transport->trust);
 	free(transport->base_url);
 	free(transport->ca_file);
 	free(transport->watches);
@@ -738,7 +744,8 @@ static bool set_lasting_options(struct transport *transport, CURL *easy)
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
 	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
-	/* The system's CAs still count, through CURLOPT_CAPATH's default. */
+	if (transport->one_ca_file)
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 	return transport->ca_file[0] == '\0' ||
 	       curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file) == CURLE_OK;
 }
@@ -962,6 +969,22 @@ static void on_again(uv_timer_t *timer)
 	start_anew(timer->data);
 }
 
+/* Sees to it that all authorities are in one file, where that can be done. */
+static void choose_authorities(struct transport *transport, const char *ca_file)
+{
+	const char *system_file = curl_version_info(CURLVERSION_NOW)->cainfo;
+	const char *chosen = ca_file;
+
+	transport->trust.fd = -1;
+	if (system_file != NULL && ca_file[0] == '\0') {
+		transport->one_ca_file = access(system_file, R_OK) == 0;
+	} else if (system_file != NULL && trust_open(&transport->trust, system_file, ca_file)) {
+		transport->one_ca_file = true;
+		chosen = transport->trust.path;
+	}
+	transport->ca_file = strdup(chosen);
+}
+
 enum err transport_open(struct transport **out, uv_loop_t *loop, const struct transport_options *options,
 			struct error *why)
 {
@@ -975,7 +998,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	transport->loop = loop;
 	transport->multi = curl_multi_init();
 	transport->base_url = strdup(options->base_url);
-	transport->ca_file = strdup(options->ca_file);
+	choose_authorities(transport, options->ca_file);
 	transport->secure = strncasecmp(options->base_url, "https:", 6) == 0;
 	transport->multiplexed = transport->secure;
 	transport->connect_ms = options->connect_ms;
@@ -983,6 +1006,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	    !build_headers(transport, options->token)) {
 		curl_slist_free_all(transport->headers);
 		curl_multi_cleanup(transport->multi);
+		trust_close(&transport->trust);
 		free(transport->base_url);
 		free(transport->ca_file);
 		free(transport);
