@@ -504,7 +504,8 @@ class Crowd:
         key = 'coze:{%s}:' % session.id
         try:
             tickets = set(await self.redis.lrange(key + 'waiting', 0, -1))
-            return (tickets | {await self.redis.hget(key + 'session', 'turn')}) - {None}
+            turn, until = await self.redis.hmget(key + 'session', 'turn', 'turn_until')
+            return tickets | ({turn} if int(until or 0) > 0 else set())
         except (redis.exceptions.RedisError, OSError, asyncio.TimeoutError):
             return None
 

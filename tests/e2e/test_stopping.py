@@ -25,7 +25,7 @@ def test_what_cannot_be_finished_is_ended(make_stack, how):
     wait_for(lambda: [chat['status'] for chat in stack.sim.chats()] == ['canceled'], 3, 'Coze being told')
     wait_for(lambda: stack.worker_pids() not in ([worker], []), what='the next worker')
     link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
-    assert not link.hexists('coze:{s}:session', 'turn')
+    assert link.hget('coze:{s}:session', 'turn_until') == b'0'
     wait_for(lambda: stack.get('/health')[0] == 200, what='health')
     began = time.monotonic()
     assert stack.chat('next', session_id='s').status_code == 200
