@@ -254,22 +254,36 @@ static void on_sample(uv_timer_t *timer)
 
 /* ---- life ---- */
 
-static void init_signals(struct worker *worker)
-{
-	static const struct {
-		int number;
-		uv_signal_cb fn;
-	} wanted[SIGNALS] = { { SIGUSR1, on_usr1 },
+static const struct {
+	int number;
+	uv_signal_cb fn;
+} wanted_signals[SIGNALS] = { { SIGUSR1, on_usr1 },
 			      { SIGUSR2, on_usr2 },
 			      { SIGTERM, on_term },
 			      { SIGQUIT, on_term },
 			      { SIGINT, on_int } };
 
+static void init_signals(struct worker *worker)
+{
 	for (size_t i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&worker->loop, &worker->signals[i]);
 		worker->signals[i].data = worker;
-		uv_signal_start(&worker->signals[i], wanted[i].fn, wanted[i].number);
+		uv_signal_start(&worker->signals[i], wanted_signals[i].fn, wanted_signals[i].number);
 	}
+}
+
+/* Who is about to end must not be killed by being told so once more: without a handle a signal would do just that. */
+static void close_signals(struct worker *worker)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before); /* until they are ignored */
+	for (size_t i = 0; i < SIGNALS; i++) {
+		uv_close((uv_handle_t *)&worker->signals[i], NULL);
+		signal(wanted_signals[i].number, SIG_IGN);
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 static void init_loop(struct worker *worker)
@@ -453,8 +467,7 @@ static void close_parts(struct worker *worker)
 	if (worker->limiter != NULL)
 		limiter_close(worker->limiter);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
-	for (size_t i = 0; i < SIGNALS; i++)
-		uv_close((uv_handle_t *)&worker->signals[i], NULL);
+	close_signals(worker);
 	uv_close((uv_handle_t *)&worker->sampler, NULL);
 	if (worker->options.handoff != NULL)
 		uv_close((uv_handle_t *)&worker->handoff, NULL);

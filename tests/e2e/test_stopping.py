@@ -2,6 +2,7 @@
 A worker that stops ends what it cannot finish: the client is told, Coze is told, and the session is free at once. Who comes
 meanwhile is served by its successor.
 """
+import contextlib
 import os
 import signal
 import time
@@ -59,3 +60,15 @@ def test_who_is_told_to_end_is_followed_at_once(make_stack):
     wait_for(lambda: len(stack.worker_pids()) == 1 and worker not in stack.worker_pids(), what='the old worker being gone')
     ends = [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
     assert len(ends) == 1 and ' info ' in ends[0], ends
+
+
+def test_who_is_told_again_and_again_to_end_ends_well(make_stack):
+    stack = make_stack(WORKERS='1')
+    for attempt in range(5):
+        worker = stack.worker_pids()[0]
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(worker, signal.SIGTERM)
+        wait_for(lambda: stack.chat('hi').status_code == 200, what='the next worker')
+        ends = [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
+        assert len(ends) == attempt + 1 and all('exit=0 signal=0' in line for line in ends), ends
