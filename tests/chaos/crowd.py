@@ -122,7 +122,7 @@ class Message(Call):
 
     def take_stream(self, data, whole):
         """Holds the events so far against the rules; the last one ends the message, if the stream is whole."""
-        events = parse_events(data, whole)
+        events = parse_events(data)
         chunks = [event['data'] for event in events if event['type'] == 'chunk']
         self.heard = ''.join(chunk['content'] for chunk in chunks)
         if [chunk['chunk_index'] for chunk in chunks] != list(range(len(chunks))):
@@ -144,13 +144,10 @@ class Message(Call):
         self.end(ANSWERED)
 
 
-def parse_events(data, whole):
-    """The events of a stream; a piece at its end that is not complete is left out, unless the stream is whole."""
+def parse_events(data):
+    """The events of a stream; a piece at its end that is not complete is left out."""
     events = []
-    *lines, rest = data.split(b'\n')
-    if rest and whole:
-        raise Malformed('the stream ends within a line')
-    for line in filter(None, lines):
+    for line in filter(None, data.split(b'\n')[:-1]):
         try:
             if line[:6] != b'data: ':
                 raise ValueError
