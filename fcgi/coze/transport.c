@@ -42,8 +42,6 @@
  * cost twice as much per chunk; and fewer cost memory for more connections.
  */
 #define STREAMS_PER_CONNECTION 32L
-/* Of the calls that wait, libcurl may open connections for one in as many as a connection carries, and for these. */
-#define CONNECTING_MIN 8
 
 enum call_state {
 	CALL_STARTING, /* waits for libcurl to return */
@@ -685,11 +683,12 @@ static void collect_finished(struct transport *transport)
 	}
 }
 
+/* As many connections may be in the making as those that wait need. */
 static bool may_begin(const struct transport *transport)
 {
-	size_t most = CONNECTING_MIN + transport->starting.count / (size_t)STREAMS_PER_CONNECTION;
+	size_t needed = transport->starting.count / (size_t)STREAMS_PER_CONNECTION + 1;
 
-	return transport->starting.first != NULL && (!transport->multiplexed || transport->connecting < most);
+	return transport->starting.first != NULL && (!transport->multiplexed || transport->connecting < needed);
 }
 
 /* libcurl has returned: do what could not be done while it was calling us. How many calls it has got more than before. */
