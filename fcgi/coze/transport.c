@@ -91,6 +91,7 @@ struct transport {
 	uint64_t last_sent_ms; /* when a call last got a connection */
 	bool closed;
 	char *base_url;
+	const char *base_path; /* in base_url; "" when there is none */
 	struct trust trust;
 	char *ca_file; /* "": libcurl's own */
 	bool
@@ -688,7 +689,8 @@ static bool may_begin(const struct transport *transport)
 {
 	size_t needed = transport->starting.count / (size_t)STREAMS_PER_CONNECTION + 1;
 
-	return transport->starting.first != NULL && (!transport->multiplexed || transport->connecting < needed);
+	return transport->starting.first != NULL &&
+	       (!transport->multiplexed || transport->connecting < needed);
 }
 
 /* libcurl has returned: do what could not be done while it was calling us. How many calls it has got more than before. */
@@ -720,6 +722,8 @@ static size_t settle(struct transport *transport)
 /* What is the same for all calls, and stays set when the handle is used again. */
 static bool set_lasting_options(struct transport *transport, CURL *easy)
 {
+	bool copied = curl_easy_setopt(easy, CURLOPT_URL, transport->base_url) == CURLE_OK;
+
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transport->headers);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
@@ -737,7 +741,7 @@ static bool set_lasting_options(struct transport *transport, CURL *easy)
 	if (!transport->secure) {
 		curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
 		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-		return true;
+		return copied;
 	}
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
@@ -745,8 +749,8 @@ static bool set_lasting_options(struct transport *transport, CURL *easy)
 	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
 	if (transport->one_ca_file)
 		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-	return transport->ca_file[0] == '\0' ||
-	       curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file) == CURLE_OK;
+	return copied && (transport->ca_file[0] == '\0' ||
+			  curl_easy_setopt(easy, CURLOPT_CAINFO, transport->ca_file) == CURLE_OK);
 }
 
 static CURL *take_easy(struct transport *transport)
@@ -762,17 +766,22 @@ static CURL *take_easy(struct transport *transport)
 	return NULL;
 }
 
-static bool set_url(CURL *easy, const char *base, const char *path)
+/*
+ * The URL is the same for all calls. What differs stands in the request line as it is given here: libcurl 7.88 takes its
+ * own URLs apart, and when it gets no memory for the query it sends the request without one. A message would begin a new
+ * conversation then.
+ */
+static bool set_target(CURL *easy, const char *prefix, const char *path)
 {
-	size_t size = strlen(base) + strlen(path) + 1;
-	char *url = malloc(size);
+	size_t size = strlen(prefix) + strlen(path) + 1;
+	char *target = malloc(size);
 	bool good;
 
-	if (url == NULL)
+	if (target == NULL)
 		return false;
-	snprintf(url, size, "%s%s", base, path);
-	good = curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK; /* copied */
-	free(url);
+	snprintf(target, size, "%s%s", prefix, path);
+	good = curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target) == CURLE_OK; /* copied */
+	free(target);
 	return good;
 }
 
@@ -801,7 +810,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 		return ERR_NOMEM;
 	call->transport = transport;
 	call->easy = take_easy(transport);
-	if (call->easy == NULL || !set_url(call->easy, transport->base_url, spec->path)) {
+	if (call->easy == NULL || !set_target(call->easy, transport->base_path, spec->path)) {
 		if (call->easy != NULL)
 			keep_easy(transport, call->easy, true);
 		free(call);
@@ -968,6 +977,14 @@ static void on_again(uv_timer_t *timer)
 	start_anew(timer->data);
 }
 
+static const char *path_of(const char *url)
+{
+	const char *host = url != NULL ? strstr(url, "://") : NULL;
+	const char *path = host != NULL ? strchr(host + 3, '/') : NULL;
+
+	return path != NULL ? path : "";
+}
+
 /* Sees to it that all authorities are in one file, where that can be done. */
 static void choose_authorities(struct transport *transport, const char *ca_file)
 {
@@ -998,6 +1015,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	transport->multi = curl_multi_init();
 	transport->base_url = strdup(options->base_url);
 	choose_authorities(transport, options->ca_file);
+	transport->base_path = path_of(transport->base_url);
 	transport->secure = strncasecmp(options->base_url, "https:", 6) == 0;
 	transport->multiplexed = transport->secure;
 	transport->connect_ms = options->connect_ms;
