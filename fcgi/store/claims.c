@@ -510,6 +510,14 @@ static void log_unsaved(struct claim *claim)
 		  LOG_NUMBER("claims", claims->count));
 }
 
+/* There is nothing more to save; but an answer may still be to come. */
+static void finish(struct claim *claim)
+{
+	claim->state = CLAIM_SAVED;
+	if (claim->asking == 0)
+		release(claim);
+}
+
 /* Redis did not take it: say so once, and go on trying while the session could still be there. */
 static void save_later(struct claim *claim)
 {
@@ -522,17 +530,10 @@ static void save_later(struct claim *claim)
 	/* Without anything to save there is only the session to let go of, and that lapses by itself. */
 	if (uv_now(claim->claims->loop) - claim->since_ms >
 	    (claim->accepted || claim->unsure ? options->ttl_ms : options->lock_ms)) {
-		release(claim);
+		finish(claim);
 		return;
 	}
 	uv_timer_start(&claim->timer, on_save_time, SAVE_AGAIN_MS, 0);
-}
-
-/* An answer has come; nothing of a saved claim may be left under way. */
-static void release_if_saved(struct claim *claim)
-{
-	if (claim->state == CLAIM_SAVED && claim->asking == 0)
-		release(claim);
 }
 
 static void on_bound(void *arg, enum err err, const struct redis_reply *reply)
@@ -542,8 +543,8 @@ static void on_bound(void *arg, enum err err, const struct redis_reply *reply)
 	(void)err; /* the end says it again */
 	(void)reply;
 	claim->binding = false;
-	if (!answered_while_closed(claim))
-		release_if_saved(claim);
+	if (!answered_while_closed(claim) && claim->state == CLAIM_SAVED)
+		finish(claim);
 }
 
 static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
@@ -558,8 +559,7 @@ static void on_ended(void *arg, enum err err, const struct redis_reply *reply)
 		return;
 	}
 	tell_saved(claim, NULL);
-	claim->state = CLAIM_SAVED;
-	release_if_saved(claim);
+	finish(claim);
 }
 
 /* How much there is for session_save.lua to do. */
@@ -652,7 +652,7 @@ static void after_write(struct redis_round *round, bool secured, size_t earlier)
 
 	while ((claim = claims->told.first) != NULL) {
 		list_remove(claim);
-		if (secured && earlier == (claim->binding ? 1 : 0))
+		if (secured && earlier <= (claim->binding ? 1 : 0))
 			tell_saved(claim, NULL);
 	}
 }
