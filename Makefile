@@ -139,6 +139,9 @@ bench: install-bench ## measure it beside nginx alone and a service in Python, p
 	@CHATD='$(abspath $(BUILD))/coze-chatd' STREAMS_CLIENT='$(abspath $(BUILD))/bench/streams' \
 		$(PYTHON) tests/bench/bench.py $(BENCH)
 
+bench-streams: ## hold 10,000 streams open at once for a minute, and let 5,000 come at once
+	@$(MAKE) --no-print-directory bench BENCH=crowd
+
 bench-instructions: ## count the instructions of a chat and of a chunk (callgrind)
 	@$(MAKE) --no-print-directory bench BENCH=instructions
 
@@ -195,4 +198,4 @@ $(BUILD)/flags: FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: FORCE all help up reload down status logs test unit e2e asan fuzz fuzz-merge fuzz-coverage fuzz-targets valgrind chaos \
-	bench bench-instructions programs clean install-run install-bench install-test install-lint
+	bench bench-streams bench-instructions programs clean install-run install-bench install-test install-lint

@@ -4,6 +4,7 @@ each between neighbours in time.
 """
 import statistics
 
+import crowd as crowd_part
 import pace
 from throughput import WORKER_CLIENTS
 
@@ -244,10 +245,34 @@ def endurance_rows(found):
     return rows
 
 
+# --- crowd ----------------------------------------------------------------------------------------------------------
+
+def crowd_rows(found):
+    rows = []
+    for each in found['measurements']:
+        count, burst = each['streams'], each['kind'] == 'burst'
+        what = '%s streams %s, Coze by HTTP/2 and TLS' % (number(count), 'begun at once' if burst else 'open at once for %d s' % found['seconds'])
+        ms = [each[name][point] / 1000 for name, point in (('late_us', 'p50'), ('late_us', 'p99'), ('late_us', 'max'))]
+        values = [('failed', number(sum(each['failed'].values()))),
+                  ('chunks more than %d ms late' % crowd_part.LATE_MS, '%s of %s' % (number(each['late_us']['over']), number(each['chunks']))),
+                  ('lateness p50 / p99 / max in ms', ' / '.join(number(value, 1) for value in ms)),
+                  ('connections to Coze', number(each['open']['connections_to_coze']))]
+        if not burst:
+            def grown(what, name):
+                return each['open'][what][name] - each['before'][what][name]
+            values += [('%s per stream: %s' % (unit, who), number(grown(of, part) / count, 1))
+                       for unit, of in (('KiB', 'pss_kib'), ('descriptors', 'descriptors')) for part, who in (('worker', 'workers'), ('nginx', 'nginx'))]
+            values += [('CPU µs per chunk: workers', number(each['cpu_us_per_chunk']['worker'], 1)),
+                       ('MiB of the workers before, meanwhile, afterwards', ' / '.join(
+                           number(each[when]['pss_kib']['worker'] / 1024) for when in ('before', 'open', 'after')))]
+        rows += [['%s: %s' % (what, name), EMPTY, EMPTY, value, EMPTY, EMPTY] for name, value in values]
+    return rows
+
+
 # --- all ------------------------------------------------------------------------------------------------------------
 
 ROWS = {'throughput': throughput_rows, 'workers': worker_rows, 'streams': pace_rows, 'memory': memory_rows,
-        'instructions': instruction_rows, 'long': endurance_rows}
+        'instructions': instruction_rows, 'crowd': crowd_rows, 'long': endurance_rows}
 
 
 def table(results):
@@ -283,4 +308,5 @@ def remarks(results):
         lines.append('Instructions are those in user space, for 10 chunks%s.' % (
             '; between runs they differed by at most %.1f %%' % (100 * spread) if results['instructions']['runs'] > 1 else ''))
     lines += ['VOID: %s' % each['void'] for each in found if 'void' in each]
+    lines += ['MISSED: %s' % each['missed'] for each in found if 'missed' in each]
     return '\n'.join(lines)
