@@ -122,6 +122,7 @@ struct watch {
 };
 
 static size_t settle(struct transport *transport);
+static void distrust(struct transport *transport);
 static void on_again(uv_timer_t *timer);
 static enum call_end end_of(const struct call *call, CURLcode code);
 static void finish(struct call *call, CURLcode code);
@@ -248,6 +249,23 @@ static void set_connecting(struct call *call, bool connecting)
 		call->transport->connecting--;
 }
 
+/*
+ * What libcurl has put aside for a paused call, it forgets to free when the connection has other calls (7.88, curl issue
+ * 10971): up to a whole answer. Offered to on_write(), which refuses it, it is freed.
+ */
+static void drop_put_aside(struct call *call)
+{
+	struct transport *transport = call->transport;
+
+	if (!call->paused || transport->broken)
+		return;
+	call->state = CALL_DYING;
+	transport->in_curl++;
+	if (curl_easy_pause(call->easy, CURLPAUSE_CONT) == CURLE_ABORTED_BY_CALLBACK)
+		distrust(transport);
+	transport->in_curl--;
+}
+
 /* Takes the call from libcurl and frees it. Only while libcurl is not calling us. */
 static void release(struct call *call)
 {
@@ -256,6 +274,7 @@ static void release(struct call *call)
 	list_remove(list_of(call), call);
 	set_connecting(call, false);
 	if (call->easy != NULL) {
+		drop_put_aside(call);
 		curl_multi_remove_handle(transport->multi, call->easy);
 		keep_easy(transport, call->easy, call->complete && call->sendings == 1);
 		call->easy = NULL;
