@@ -48,7 +48,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 all: $(BUILD)/coze-chatd ## build the worker
 
 include env/install.mk
-include tests/lint/lint.mk
+include $(wildcard tests/lint/lint.mk) # images are built without tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,16 +80,14 @@ unit: $(UNIT_BIN) $(FUZZ_BIN) ## run the unit tests, and the fuzz targets over t
 	if [ -n "$$failed" ]; then echo "unit tests failed:$$failed"; exit 1; fi; \
 	echo "unit tests passed: $(words $(UNIT_BIN)) programs; corpus passed: $(words $(FUZZ)) fuzz targets"
 
-# Tests wait more than they work: those with browsers, containers and packages run beside the rest, and are shown after it.
-PYTEST = ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider
-BESIDE = $(patsubst %,tests/e2e/test_%.py,app compose docs install monitoring openapi readme units)
-e2e: $(BUILD)/coze-chatd ## run the end-to-end tests (ARGS= goes to pytest)
+# Tests wait more than they work: the files of tests share TESTERS processes. Those that work or measure (`alone`) follow.
+PYTEST  = ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider
+TESTERS = 3
+e2e: $(BUILD)/coze-chatd ## run the end-to-end tests (ARGS= goes to pytest: one process, in order)
 ifneq ($(ARGS),)
 	@$(PYTEST) tests $(ARGS)
 else
-	@$(PYTEST) $(BESIDE) >$(BUILD)/beside.log 2>&1 & beside=$$!; \
-	$(PYTEST) tests $(BESIDE:%=--ignore=%); rc=$$?; \
-	wait $$beside || rc=$$?; cat $(BUILD)/beside.log; exit $$rc
+	@$(PYTEST) tests -n $(TESTERS) --dist loadfile -m 'not alone'; rc=$$?; $(PYTEST) tests -m alone || rc=$$?; exit $$rc
 endif
 
 # A report written by any worker process fails the run, also when its exit status was seen by nobody. The sanitizers

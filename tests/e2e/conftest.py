@@ -10,6 +10,10 @@ from stack import Stack
 contract.watch()
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'alone: what it measures, or how much it works, bears no other test beside it')
+
+
 @pytest.fixture(scope='session')
 def shared_stack():
     with Stack().start() as stack:

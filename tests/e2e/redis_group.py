@@ -41,8 +41,11 @@ class Node(RedisServer):
         return self.admin().execute_command('ROLE')[0].decode()
 
     def follows(self, port):
-        """As a replica that has caught up."""
-        replication = self.admin().info('replication')
+        """As a replica that has caught up. Who becomes one ends its connections, also that which asks."""
+        try:
+            replication = self.admin().info('replication')
+        except redis.ConnectionError:
+            return False
         return (replication['role'] == 'slave' and replication['master_port'] == port
                 and replication['master_link_status'] == 'up')
 

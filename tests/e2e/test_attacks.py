@@ -17,6 +17,8 @@ from neighbours import Attacker, Neighbours
 from service import free_port
 from stack import wait_for
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 KEY = 'the-key-of-the-neighbours'
 HEADER = 'X-API-Key: ' + KEY

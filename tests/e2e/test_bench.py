@@ -13,6 +13,8 @@ from stack import directive
 CLIENT = os.path.join(os.path.dirname(CHATD), 'bench', 'streams')
 BENCH = os.path.join(TOP, 'tests', 'bench')
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope='module', autouse=True)
 def client():

@@ -46,6 +46,7 @@ def ask(stack, body, path='/chat'):
         return status, json.loads(answer)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('kind', ['good', 'broken'])
 def test_a_hundred_at_once(stack, kind):
     body = document(message='你好')

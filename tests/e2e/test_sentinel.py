@@ -18,6 +18,8 @@ from service import free_port
 from stack import Stack, wait_for
 from test_redis_trouble import LATE, LIMIT, STREAMS, Load, expect_back, expect_saved, streams
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def group():

@@ -109,6 +109,7 @@ def assert_whole_stream(body, text):
     assert events[-1]['data']['full_content'] == text
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('chunks', [600, 10], ids=['deltas of 10 KB', 'deltas of 600 KB'])
 def test_streams_that_nobody_reads(one_worker, chunks):
     stack, text = one_worker, filler(ANSWER_BYTES)
@@ -141,6 +142,7 @@ def test_streams_that_nobody_reads(one_worker, chunks):
             reader.close()
 
 
+@pytest.mark.alone
 def test_whole_answers_that_nobody_reads(one_worker):
     stack, text = one_worker, filler(ANSWER_BYTES)
     quiet = calm(stack)
