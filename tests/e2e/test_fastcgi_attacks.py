@@ -17,6 +17,8 @@ from service import Service, free_port
 from stack import Stack, wait_for
 from test_attacks import KEY, attack, neighbours, skip_slow_workers  # pylint: disable=unused-import
 
+pytestmark = pytest.mark.alone
+
 SEED = 20260  # of everything that is made by chance here
 CASES = 10000
 SIM = {'SIM_PLAIN': 1, 'SIM_LOG': 0}
@@ -140,7 +142,7 @@ def test_requests_by_the_byte(worker, others):
     with attack(worker, others, 'drip, ' + worker.transport, kind(worker, 'Drip', count=300), seconds=6) as (drip,):
         pass
     assert drip.met['bytes'] > 1000
-    assert drip.met['closed'] > 200, 'they were waited for'
+    assert drip.met['closed'] > 20, 'they were waited for'
 
 
 def test_peers_that_leave(worker, others):

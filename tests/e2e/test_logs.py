@@ -135,7 +135,7 @@ def test_a_time_limit_is_named(make_stack):
     for sim, path, name in stalls:
         answer, line = post(stack, path, {'message': directive('slow', **sim)})
         assert line['error'] == 'timeout' and name in line['cause'], line
-        assert line['while'] and float(line['total_ms']) >= 200
+        assert line['while'] and float(line['total_ms']) >= 199  # the loop's clock has whole milliseconds
         if path == '/chat/stream':  # it had begun: the error is an event
             assert answer.status_code == 200 and '"type": "error"' in answer.text
             assert line['status'] == '200' and int(line['chunks']) == answer.text.count('"type": "chunk"') > 0
