@@ -19,4 +19,6 @@ def test_nothing_is_wrong_lost_doubled_in_disorder_or_hung():
     result = result_of(chaos)
     print_table(result)
     assert result['good']
-    assert result['outcomes']['answered'] > 20 * SECONDS and len(chaos.faults.all) > SECONDS / 4, 'that was no chaos'
+    # Under a sanitizer or valgrind all is slow.
+    answered = result['outcomes']['answered'] / SECONDS
+    assert answered > (2 if chaos.instrumented else 10) and len(chaos.faults.all) > SECONDS / 4, 'that was no chaos'
