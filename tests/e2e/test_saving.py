@@ -35,8 +35,8 @@ def session_of(server, session):
 
 
 def gave_up(stack):
-    """Whether a worker has waited for Redis in vain."""
-    return 'a command was not answered in time' in stack.api_log()
+    """How often a worker has waited for Redis in vain."""
+    return stack.api_log().count('a command was not answered in time')
 
 
 def answer_while_frozen(stack, server, session, meanwhile=lambda: None):
@@ -44,6 +44,7 @@ def answer_while_frozen(stack, server, session, meanwhile=lambda: None):
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, stack, 0, 'POST', '/chat', message=directive('hi', first_ms=700), session_id=session)
         wait_for(lambda: server.link().zscore('coze:{index}:sessions', session), what='the sign of life')
+        server.link().ping()  # by now that has been answered, too
         server.freeze()
         meanwhile()
         return answer.result()
@@ -95,17 +96,25 @@ def test_other_workers_know_when_redis_wakes(server, make_stack):
         links.append(fastcgi.Link(fastcgi.worker_socket(stack, 1)))
         links[-1].send(fastcgi.request('GET', path))
 
-    for number in range(10):
-        session = 's-%d' % number
+    told = 0
+    for number in range(50):
+        session, before = 's-%d' % number, gave_up(stack)
         answer = answer_while_frozen(stack, server, session, lambda: send('/session/other/info'))
         for path in ('/session/%s/info' % session, '/sessions?limit=1', '/conversation/%s/session' % answer['conversation_id']):
             send(path)
         server.thaw()
         _, info, sessions, found = [json.loads(link.answer()[2]) for link in links]
         links.clear()
+        if gave_up(stack) > before:  # a machine so busy that Redis was frozen for too long
+            wait_for(lambda: {fastcgi.ask(fastcgi.worker_socket(stack, worker), 'GET', '/health')[0] for worker in range(2)} == {200})
+            continue
         assert info['message_count'] == 1 and info['conversation_id'] == answer['conversation_id']
         assert [one['session_id'] for one in sessions['sessions']] == [session] == [found['session_id']]
         assert sessions['sessions'][0]['last_activity'] == info['last_activity'] == found['session_info']['last_activity']
+        told += 1
+        if told == 5:
+            break
+    assert told == 5
 
 
 def test_other_workers_know_at_once(make_stack):
