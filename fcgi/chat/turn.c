@@ -60,18 +60,18 @@ struct turn {
 	uv_timer_t deadline; /* of the turn; LEAVING: of that */
 	uv_timer_t pause;    /* PAUSING */
 	unsigned open_handles;
-	uint64_t ends_ms;            /* loop time of the deadline */
-	struct claim *claim;         /* NULL once ended */
-	struct admission *admission; /* PERMITTING: NULL unless one is waited for */
-	struct coze_chat *chat;      /* NULL unless one runs */
-	unsigned pending;            /* callbacks that will still come: of cancelling, of saving */
-	unsigned attempts;           /* chats begun */
-	unsigned retries;            /* of them, those that the retry limit counts */
-	unsigned occupied;           /* how often the conversation was occupied */
-	bool probing;                /* this attempt finds out whether Coze is up again */
-	bool accepted;               /* by Coze, in any attempt: the sink and the claim know */
-	bool delivered;              /* text was passed on: no retry any more */
-	bool conversation_given;     /* by the client, not remembered by the session */
+	uint64_t ends_ms;                 /* loop time of the deadline */
+	struct claim *claim;              /* NULL once ended */
+	struct admission *admission;      /* PERMITTING: NULL unless one is waited for */
+	struct coze_chat *chat;           /* NULL unless one runs */
+	unsigned pending;                 /* callbacks that will still come: of cancelling, of saving */
+	unsigned attempts;                /* chats begun */
+	unsigned retries;                 /* of them, those that the retry limit counts */
+	unsigned occupied;                /* how often the conversation was occupied */
+	bool probing;                     /* this attempt finds out whether Coze is up again */
+	bool accepted;                    /* by Coze, in any attempt: the sink and the claim know */
+	bool delivered;                   /* text was passed on: no retry any more */
+	bool conversation_given;          /* by the client, not remembered by the session */
 	char user_id[ID_MAX + 1];         /* for Coze */
 	char conversation_id[ID_MAX + 1]; /* to go on with, "" for a new one */
 	char *message;
