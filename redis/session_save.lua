@@ -49,7 +49,7 @@ if ARGV[2] ~= '' and lost then
 	epoch, last = ARGV[2], number - 1
 end
 if ARGV[2] ~= '' and string.match(epoch, '^%d+') == string.match(ARGV[2], '^%d+') then
-	local fresh = number > last
+	local fresh, granted = number > last, tonumber(turns or 0)
 	if fresh then
 		redis.call('HSET', KEYS[1], 'accepted', ARGV[3])
 		if epoch == ARGV[2] then -- else somebody has bound it to another one
@@ -61,7 +61,14 @@ if ARGV[2] ~= '' and string.match(epoch, '^%d+') == string.match(ARGV[2], '^%d+'
 			for between = math.max(last + 1, number - 20), number - 1 do
 				skipped = skipped .. string.format('%d ', between)
 			end
+			if granted > last and granted < number - 20 then
+				skipped = skipped .. string.format('%d ', granted)
+			end
 			redis.call('HSET', KEYS[1], 'skipped', string.sub(skipped, -60))
+		end
+		-- A Redis that has fallen back does not know the last numbers that were given away; the next is a new one again.
+		if number > granted then
+			redis.call('HSET', KEYS[1], 'turns', ARGV[3])
 		end
 	else
 		local from, to = string.find(skipped or '', ' ' .. ARGV[3] .. ' ', 1, true)
