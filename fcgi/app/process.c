@@ -35,6 +35,11 @@ void process_prepare(void)
 	}
 }
 
+void process_give_memory_back(void)
+{
+	malloc_trim(0);
+}
+
 uint64_t process_now_ms(void)
 {
 	struct timespec now;

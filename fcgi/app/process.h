@@ -17,6 +17,9 @@ struct config;
  */
 void process_prepare(void);
 
+/* Hands freed memory back to the system, wherever it lies. Takes milliseconds when there is much of it. */
+void process_give_memory_back(void);
+
 /* Milliseconds of the monotonic clock, for who has no loop. */
 uint64_t process_now_ms(void);
 

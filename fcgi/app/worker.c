@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "app/config.h"
+#include "app/process.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "chat/service.h"
@@ -40,6 +41,8 @@
 #define SETTLE_LIMIT_MS    2000
 #define SIGNALS            5
 #define SAMPLE_MS          100 /* how often gauges that nobody announces are looked at */
+#define LOAD_SAMPLES       50  /* that make a window, of five seconds */
+#define CROWD              100 /* requests at a time that leave memory worth giving back */
 
 enum worker_state {
 	WORKER_STARTING, /* connecting to Redis */
@@ -55,7 +58,12 @@ struct worker {
 	const struct config *config;
 	struct worker_options options;
 	uint64_t requests;
-	uint64_t sampled_ns;     /* when the sampler ran last; 0: not yet */
+	uint64_t sampled_ns; /* when the sampler ran last; 0: not yet */
+	struct {
+		unsigned samples; /* in the current window */
+		size_t most;      /* requests at a time in this window */
+		size_t crowd;     /* the same of the busiest window since memory was last given back */
+	} load;
 	uint64_t *breaker_gauge; /* where this worker's breaker is counted; NULL: nowhere */
 	struct fcgi_server *server;
 	struct transport *transport;
@@ -235,6 +243,25 @@ static void measure_lag(struct worker *worker)
 	worker->sampled_ns = now;
 }
 
+/* When a crowd has gone: by itself, the C library keeps what was freed as long as anything behind it is in use. */
+static void give_memory_back(struct worker *worker)
+{
+	size_t active = worker->server != NULL ? fcgi_server_active(worker->server) : 0;
+
+	if (active > worker->load.most)
+		worker->load.most = active;
+	if (++worker->load.samples < LOAD_SAMPLES)
+		return;
+	if (worker->load.most > worker->load.crowd) {
+		worker->load.crowd = worker->load.most;
+	} else if (worker->load.crowd >= CROWD && worker->load.most <= worker->load.crowd / 2) {
+		worker->load.crowd = worker->load.most;
+		process_give_memory_back();
+	}
+	worker->load.samples = 0;
+	worker->load.most = active;
+}
+
 static void on_sample(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
@@ -242,6 +269,7 @@ static void on_sample(uv_timer_t *timer)
 	uint64_t *gauge = &metrics->gauges.breakers[METRICS_BREAKER_CLOSED];
 
 	measure_lag(worker);
+	give_memory_back(worker);
 	if (breaker_is_open(breaker))
 		gauge = &metrics->gauges.breakers[breaker_wait_ms(breaker, uv_now(&worker->loop)) > 0
 						      ? METRICS_BREAKER_OPEN
