@@ -3,6 +3,7 @@ A real Chromium without a window, for the tests of pages. It writes only below a
 request that it made and every complaint on its console.
 """
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ class Browser(webdriver.Chrome):
     def __init__(self, language='zh-CN', size=DESKTOP):
         self.home = tempfile.mkdtemp(prefix='cz-chromium-')
         options = Options()
-        options.binary_location = '/usr/bin/chromium'
+        options.binary_location = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'chromium')
         for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
                          '--disable-extensions', '--disable-background-networking', '--disable-component-update',
                          # A mouse; without a window there is none.

@@ -12,6 +12,7 @@ import redis
 import requests
 from selenium.webdriver import ActionChains, Keys
 
+import machines
 from browser import DESKTOP, PHONE, Browser
 from service import TOP
 from stack import directive, wait_for
@@ -489,6 +490,26 @@ def test_offline_is_said_and_taken_back(page):
     page.failure('network')
     page.browser.offline(False)
     wait_for(lambda: not page.browser.find_element('id', 'banner').is_displayed())
+
+
+@pytest.mark.skipif(not machines.possible(), reason='needs root and network namespaces')
+def test_networks_may_come_and_go_beside_the_browser(page):
+    """As those of other tests do: a Chromium that heard of it would give up the requests that wait for a connection."""
+    count = 8  # it makes six connections
+    page.browser.execute_script("""
+        window.statuses = [];
+        for (let i = 0; i < arguments[0]; i++)
+            fetch('/chat', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: arguments[1] })
+                .then((answer) => statuses.push(answer.status), (error) => statuses.push(String(error)));
+        """, count, json.dumps({'message': directive('慢', first_ms=2000)}))
+    wait_for(lambda: len(page.service.sim.chats()) >= 6, what='all connections being in use')
+    network = machines.Network()
+    try:
+        network.add()
+    finally:
+        network.close()
+    wait_for(lambda: len(page.browser.js('statuses')) == count, 30, 'all answers')
+    assert page.browser.js('statuses') == [200] * count
 
 
 def test_an_api_key_is_asked_for_and_forgotten_with_the_tab(browser, make_stack):
