@@ -521,13 +521,19 @@ static void on_socket_event(uv_poll_t *poll, int status, int events)
 		return;
 	}
 
-	if (status < 0)
-		flags = CURL_CSELECT_ERR;
 	if (events & UV_READABLE)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
+	/*
+	 * Broken, but what came before may still be unread: CURL_CSELECT_ERR would throw it away, without flags libcurl reads
+	 * on until it meets the error itself. libuv has stopped watching.
+	 */
+	if (status < 0)
+		watch->watched = flags = 0;
 	act(watch->transport, watch->fd, flags);
+	if (status < 0 && !uv_is_closing((uv_handle_t *)&watch->poll))
+		watch_for(watch, watch->wanted);
 }
 
 static void on_timer(uv_timer_t *timer)
