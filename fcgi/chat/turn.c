@@ -258,6 +258,7 @@ void turns_stop(struct turn_context *context)
 	struct turn *turn, *next;
 	struct error error;
 
+	context->stopping = true;
 	for (turn = context->first; turn != NULL; turn = next) {
 		next = turn->next;
 		error_set(&error, ERR_STOPPING, NULL, "while %s: the worker stops", turn_doing(turn));
@@ -513,6 +514,8 @@ static void on_granted(void *arg, const struct error *error, const struct claim_
 
 static enum err check_room(const struct turn_context *context, struct error *why)
 {
+	if (context->stopping)
+		return error_set(why, ERR_STOPPING, NULL, "before it began: the worker stops");
 	if (context->running >= context->max_running)
 		return error_set(why, ERR_TOO_MANY, NULL, "%zu turns are running", context->running);
 	if (breaker_refuses(&context->breaker, uv_now(context->loop))) {

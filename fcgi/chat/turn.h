@@ -36,6 +36,7 @@ struct turn_context {
 	size_t max_running;   /* turns beyond it are refused */
 	size_t running;       /* turns that have not been freed */
 	struct turn *first;   /* of them */
+	bool stopping;        /* turns_stop(): none begins any more */
 	struct breaker breaker;
 	struct retry_budget budget;
 };
@@ -68,7 +69,7 @@ struct turn_sink {
 
 /*
  * Begins a turn. ERR_OK: callbacks come later, never from within. Else none comes, *out is NULL and `why` is filled:
- * ERR_TOO_MANY, ERR_CIRCUIT, ERR_STORE, ERR_NOMEM.
+ * ERR_STOPPING, ERR_TOO_MANY, ERR_CIRCUIT, ERR_STORE, ERR_NOMEM.
  */
 enum err turn_start(struct turn **out, struct turn_context *context, const struct turn_question *question,
 		    const struct turn_sink *sink, void *arg, struct error *why);
@@ -76,7 +77,7 @@ enum err turn_start(struct turn **out, struct turn_context *context, const struc
 /* The client has left: no callback follows; what runs at Coze is cancelled, what must be saved still is. */
 void turn_cancel(struct turn *turn);
 
-/* The worker goes away: ends every turn with ERR_STOPPING, as if its time were up. */
+/* The worker goes away: ends every turn with ERR_STOPPING, as if its time were up, and lets none begin. */
 void turns_stop(struct turn_context *context);
 
 /* Back-pressure from the client; pausing works from within on_text. */

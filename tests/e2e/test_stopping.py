@@ -3,6 +3,7 @@ A worker that stops ends what it cannot finish: the client is told, Coze is told
 meanwhile is served by its successor.
 """
 import contextlib
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ import time
 import pytest
 import redis
 
+import fastcgi
 from stack import directive, parse_stream, wait_for
 
 
@@ -31,6 +33,26 @@ def test_what_cannot_be_finished_is_ended(make_stack, how):
     began = time.monotonic()
     assert stack.chat('next', session_id='s').status_code == 200
     assert time.monotonic() - began < 1
+
+
+def test_who_comes_too_late_is_told_so(make_stack):
+    """
+    Without its master a worker has nobody to leave its kept connections to. What comes on one of them once it has broken off
+    the others is not begun: it would be cut off without a word as soon as the last cancellation has left.
+    """
+    stack = make_stack(WORKERS='1', DRAIN_TIMEOUT_SECONDS='0.3')
+    stack.sim.default(path='/v3/chat/cancel', stall_ms=1000)
+    body = json.dumps({'message': directive('late', first_ms=5000)}).encode()
+    with fastcgi.Link(fastcgi.worker_socket(stack)) as kept, stack.stream(directive('long', gap_ms=300, chunks=100)) as answer:
+        kept.send(fastcgi.request('GET', '/health', keep=True))
+        assert kept.answer()[0] == 200
+        pieces = answer.iter_content(None)
+        begun = next(pieces)
+        os.kill(stack.pids()['workers'], signal.SIGKILL)
+        assert '重启' in parse_stream(begun + b''.join(pieces))[-1]['data']['message']
+        kept.send(fastcgi.request('POST', '/chat', body, keep=True))
+        status, headers, detail = kept.answer()
+    assert status == 503 and '重启' in json.loads(detail)['detail'] and headers['Retry-After']
 
 
 def test_what_can_be_finished_is(make_stack):

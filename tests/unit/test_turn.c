@@ -1058,6 +1058,7 @@ static void test_turn_ends_when_its_worker_stops(void **state)
 		struct client client = { .world = world };
 		char story[64];
 
+		world->context.stopping = false;
 		bring_to(&client, stages[i].stage);
 		turns_stop(&world->context);
 		pass(world, 0);
@@ -1100,6 +1101,7 @@ static void test_all_turns_end_when_their_worker_stops(void **state)
 	saved(claims[1], ERR_STORE);
 	assert_story(world, "end");
 	turns_stop(&world->context);
+	assert_does_not_start(world, ERR_STOPPING);
 }
 
 /* ---- neighbours that fail ---- */
