@@ -26,6 +26,13 @@ def is_instrumented(pid):
     return status_field(pid, 'VmSize') > 1 << 30 or 'valgrind' in os.readlink('/proc/%d/exe' % pid)
 
 
+def processor_seconds(pid):
+    """That it has worked so far. Whatever else this machine does, it does not count."""
+    with open('/proc/%d/stat' % pid) as file:
+        fields = file.read().rsplit(') ', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def descriptors(pid):
     return len(os.listdir('/proc/%d/fd' % pid))
 

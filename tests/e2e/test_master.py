@@ -13,6 +13,7 @@ import time
 import pytest
 import requests
 
+import probe
 from fastcgi import Link, request, worker_socket
 from load import Load
 from service import TOP, free_port, is_alive
@@ -347,12 +348,6 @@ def test_a_log_that_cannot_be_opened_refuses_a_reload(make_stack, tmp_path):
 
 # ---- workers that misbehave ----
 
-def processor_seconds(pid):
-    with open('/proc/%d/stat' % pid) as file:
-        fields = file.read().rsplit(') ', 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-
-
 def answers_within(stack, seconds, count):
     try:
         return all(stack.chat('hi', timeout=seconds).status_code == 200 for _ in range(count))
@@ -432,9 +427,9 @@ def test_a_frozen_successor_costs_its_predecessor_no_time(make_stack):
         os.kill(old, signal.SIGCONT)
         try:
             wait_for(lambda: events(stack, 'draining'), what='the predecessor draining')
-            before, began = processor_seconds(old), time.monotonic()
+            before, began = probe.processor_seconds(old), time.monotonic()
             wait_for(lambda: time.monotonic() - began > 1, what='a second')
-            assert processor_seconds(old) - before < 0.1
+            assert probe.processor_seconds(old) - before < 0.1
         finally:
             os.kill(new, signal.SIGCONT)
         wait_for(lambda: not is_alive(old), 10, 'its end')
