@@ -96,6 +96,7 @@ def test_one_machine_is_cut_off_and_comes_back(site):
     with Load(site.front.port) as load:
         load.steady(100, clients=200)
         wait_for(lambda: len(load.times) > 200, 30, 'requests')
+        usual = sorted(load.times)[int(len(load.times) * 0.9)]
         site.network.pull(cut)
         pulled = time.monotonic()
         # Those on their way are lost with the machine, and so is what is sent on kept connections before nginx knows.
@@ -103,7 +104,7 @@ def test_one_machine_is_cut_off_and_comes_back(site):
         before = len(load.times)
         wait_for(lambda: len(load.times) >= before + 300, 30, 'three hundred more')
         late = sorted(load.times[before:])
-        assert late[int(len(late) * 0.99)] < 1.5  # one in fail_timeout tries the lost machine for a second
+        assert late[int(len(late) * 0.99)] < 1.5 + 4 * usual  # one in fail_timeout tries the lost machine for a second
         site.network.plug(cut)
         wait_for(lambda: site.served()[address] > 0, 30, 'its metrics')
         had = site.served()[address]
