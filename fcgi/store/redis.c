@@ -548,17 +548,17 @@ static void on_reply(void *arg, const redisReply *reply)
 static bool ask_words(struct redis *redis, const char *first, const char *second, const char *third)
 {
 	const char *const words[] = { first, second, third };
-	size_t size = RESP_HEAD_MAX, count = 0;
+	size_t size = RESP_HEAD_MAX, given = 0;
 	char *bytes, *end;
 	bool sent;
 
-	while (count < 3 && words[count] != NULL)
-		size += resp_text_max(strlen(words[count++]));
+	while (given < 3 && words[given] != NULL)
+		size += resp_text_max(strlen(words[given++]));
 	bytes = malloc(size);
 	if (bytes == NULL)
 		return false;
-	end = resp_begin(bytes, count);
-	for (size_t i = 0; i < count; i++)
+	end = resp_begin(bytes, given);
+	for (size_t i = 0; i < given; i++)
 		end = resp_text(end, words[i], strlen(words[i]));
 	sent = redis_link_send(redis->link, bytes, (size_t)(end - bytes)) == ERR_OK;
 	explicit_bzero(bytes, size); /* it may be a password */

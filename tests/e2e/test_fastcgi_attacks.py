@@ -10,14 +10,17 @@ import pytest
 
 import fastcgi
 import probe
+import test_attacks
 from fastcgi_attacks import mutants
 from neighbours import Attacker
 from redis_server import RedisServer
 from service import Service, free_port
 from stack import Stack, wait_for
-from test_attacks import KEY, attack, neighbours, skip_slow_workers  # pylint: disable=unused-import
+from test_attacks import KEY, attack, skip_slow_workers
 
 pytestmark = pytest.mark.alone
+
+neighbours = test_attacks.neighbours  # the fixture, for this file's stack
 
 SEED = 20260  # of everything that is made by chance here
 CASES = 10000

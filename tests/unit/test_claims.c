@@ -211,16 +211,16 @@ static void end_round(bool secured, size_t earlier)
 /* Time goes by, from one timer to the next. */
 static void pass(uint64_t ms)
 {
-	uint64_t end = clock_ms + ms;
+	uint64_t until = clock_ms + ms;
 
 	do {
-		uint64_t left = end - clock_ms;
+		uint64_t left = until - clock_ms;
 		uint64_t next =
 		    uv_loop_alive(&the_world->loop) ? (uint64_t)uv_backend_timeout(&the_world->loop) : left;
 
 		clock_ms += next < left ? next : left;
 		uv_run(&the_world->loop, UV_RUN_NOWAIT);
-	} while (clock_ms < end);
+	} while (clock_ms < until);
 }
 
 /* ---- the owner ---- */
