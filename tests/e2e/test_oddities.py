@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 
 from stack import Stack, directive, filler, parse_stream, text_of
 
@@ -102,10 +103,14 @@ def test_only_the_answer_and_once(told, name, how):
 # --- what the simulator cannot say ----------------------------------------------------------------------------------
 
 class ScriptedCoze:
-    """Answers every POST /v3/chat with the bytes of `body`, as an event stream, `piece` bytes at a time."""
+    """
+    Answers every POST /v3/chat with the bytes of `body`, `piece` at a time, and whoever asks for the messages of a chat with
+    the JSON of `messages`.
+    """
 
     def __init__(self):
-        self.body, self.piece = b'', 1 << 20
+        self.messages = []
+        self.say('')
         scripted = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -114,13 +119,21 @@ class ScriptedCoze:
             def do_POST(self):
                 self.rfile.read(int(self.headers['Content-Length']))
                 self.send_response(200)
-                self.send_header('Content-Type', 'text/event-stream')
+                self.send_header('Content-Type', scripted.type)
                 self.send_header('Transfer-Encoding', 'chunked')
                 self.end_headers()
                 for at in range(0, len(scripted.body), scripted.piece):
                     part = scripted.body[at:at + scripted.piece]
                     self.wfile.write(b'%x\r\n%s\r\n' % (len(part), part))
                 self.wfile.write(b'0\r\n\r\n')
+
+            def do_GET(self):
+                body = json.dumps({'code': 0, 'msg': '', 'data': scripted.messages}).encode()
+                self.send_response(200)
+                self.send_header('Content-Type', 'application/json')
+                self.send_header('Content-Length', str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_):
                 pass
@@ -129,6 +142,9 @@ class ScriptedCoze:
         self.server.daemon_threads = True
         self.url = 'http://127.0.0.1:%d/v3' % self.server.server_port
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def say(self, body, piece=1 << 20, kind='text/event-stream'):
+        self.body, self.piece, self.type = body.encode() if isinstance(body, str) else body, piece, kind
 
     def close(self):
         self.server.shutdown()
@@ -185,6 +201,9 @@ SCRIPTS = {
     'types that nobody shall see': (whole_chat(message('"甲"'), message('"密"', kind='verbose'),
                                                message('"密"', kind='Answer'), message('"密"', kind=''),
                                                message('"密"', 'completed', 203, kind='follow_up')), '甲'),
+    'ids only in the second event': (event('conversation.chat.created', '{"status":"created"}') + whole_chat(message('"好"')),
+                                     '好'),
+    'done, never completed': (chat_event('created', 'created') + message('"好"') + event('done', '"[DONE]"'), '好'),
     'words after the end': (whole_chat(message('"好"')) + message('"迟了"') + event('error', '{"code":5000}'), '好'),
 }
 
@@ -193,18 +212,57 @@ SCRIPTS = {
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_scripts(scripted, name, piece):
     script, right = SCRIPTS[name]
-    scripted.coze.body, scripted.coze.piece = script.encode(), piece
+    scripted.coze.say(script, piece)
     sync, events = ask_both(scripted, '你好')
     assert sync.status_code == 200, sync.text
     assert sync.json()['response'] == right
     assert text_of(events) == right and events[-1]['type'] == 'complete'
 
 
+NO_CHATS = {
+    'text of no chat': (event('conversation.message.delta', '{"id":"201","role":"assistant","type":"answer","content":"好",'
+                              '"content_type":"text"}'), 'text/event-stream'),
+    'JSON that is no chat': ('{"neither": 1}', 'application/json'),
+    'no JSON': ('<html></html>', 'text/html'),
+    'a chat without ids': ('{"code": 0, "data": {"status": "in_progress"}}', 'application/json'),
+}
+
+
+@pytest.mark.parametrize('name', NO_CHATS)
+def test_what_is_no_chat_is_an_error(scripted, name):
+    scripted.coze.say(NO_CHATS[name][0], kind=NO_CHATS[name][1])
+    for route in '/chat', '/chat/stream':
+        answer = requests.post(scripted.url + route, json={'message': '你好'}, timeout=30)
+        assert answer.status_code == 503, answer.text
+        assert '好' not in answer.json()['detail']
+
+
+COMPLETED = '{"code": 0, "data": {"id": "101", "conversation_id": "7", "status": "completed"}}'
+
+
+def listed(number, content, created_at):
+    return {'id': str(number), 'conversation_id': '7', 'chat_id': '101', 'role': 'assistant', 'type': 'answer', 'content': content,
+            'content_type': 'text', 'created_at': created_at}
+
+
+def test_messages_of_one_second_keep_their_order(scripted):
+    scripted.coze.say(COMPLETED, kind='application/json')
+    scripted.coze.messages = [listed(1, '丁', 9), listed(4, '甲', 5), listed(3, '乙', 5), listed(2, '丙', 5)]
+    assert scripted.chat('你好').json()['response'] == '甲乙丙丁'
+
+
+def test_more_messages_than_an_answer_has_are_an_error(scripted):
+    scripted.coze.say(COMPLETED, kind='application/json')
+    scripted.coze.messages = [listed(number, '好', 5) for number in range(1000)]
+    answer = scripted.chat('你好')
+    assert answer.status_code == 503 and '好' not in answer.text
+
+
 def test_bytes_that_are_no_utf8_are_not_lost_unseen(scripted):
     """Nothing but UTF-8 may leave; the text around the bad bytes stays, or the turn fails: never a silent gap."""
     bad = b'\xff\xfe'
     script = whole_chat(message('"一"'), message('"二BAD三"'), message('"四"')).encode().replace(b'BAD', bad)
-    scripted.coze.body, scripted.coze.piece = script, 1 << 20
+    scripted.coze.say(script)
     with scripted.stream('你好') as answer:
         events = parse_stream(answer.content)
     sync = scripted.chat('你好')

@@ -54,3 +54,10 @@ def test_a_text_that_could_not_be_written_whole_is_a_failure(mode):
         done = subprocess.run([CHATD, mode], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (os.EX_IOERR, 'coze-chatd: cannot write standard output: No space left on device\n')
     assert subprocess.run([CHATD, mode], env=env, stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize('words', [['--no-such'], ['--check', 'more'], ['worker']])
+def test_arguments_that_it_does_not_know_are_refused(words):
+    done = subprocess.run([CHATD, *words], env={}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (os.EX_USAGE, '')
+    assert done.stderr == 'coze-chatd: unknown argument %s; see --help\n' % words[-1]
