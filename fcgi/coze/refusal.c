@@ -6,6 +6,7 @@
 #include "coze/refusal.h"
 
 #include <ctype.h>
+#include <stdint.h>
 #include <string.h>
 
 void refusals_init(struct refusals *refusals)
@@ -20,7 +21,7 @@ void sending_init(struct sending *sending)
 	*sending = (struct sending){ .connection = -1 };
 }
 
-/* The number behind the last `mark` in the text; -1 when there is none. */
+/* The number behind the last `mark` in the text; -1 when there is none, or one that no stream has (RFC 9113, 5.1.1). */
 static long number_behind(const char *text, size_t len, const char *mark)
 {
 	size_t mark_len = strlen(mark);
@@ -31,10 +32,10 @@ static long number_behind(const char *text, size_t len, const char *mark)
 			continue;
 		number = 0;
 		for (size_t i = at + mark_len;
-		     i < len && isdigit((unsigned char)text[i]) && number < 1L << 40; i++)
+		     i < len && isdigit((unsigned char)text[i]) && number <= INT32_MAX; i++)
 			number = number * 10 + (text[i] - '0');
 	}
-	return number;
+	return number <= INT32_MAX ? number : -1;
 }
 
 static bool starts(const char *text, size_t len, const char *words)

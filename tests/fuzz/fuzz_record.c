@@ -107,7 +107,7 @@ static enum record_verdict read_record(struct reading *reading, const unsigned c
 	len = (size_t)(p[4] << 8 | p[5]);
 	if (p[1] != reading->expected || (reading->id != 0 && id != reading->id))
 		return RECORD_BAD;
-	if (reading->id != 0 && reading->expected == FCGI_PARAMS && len == 0 && p[6] > 0)
+	if (p[6] > 0 && (reading->id == 0 || (reading->expected == FCGI_PARAMS && len == 0)))
 		return RECORD_BAD; /* see record.h */
 	if (left < RECORD_HEADER + len + p[6])
 		return RECORD_MORE;

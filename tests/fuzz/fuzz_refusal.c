@@ -45,7 +45,8 @@ static void hear(struct model *model, struct input line, unsigned number, const 
 			p += 12;
 			last = isdigit((unsigned char)*p) ? p : last;
 		}
-		if (last != NULL && call->connection >= 0 && model->count < GOAWAYS) {
+		if (last != NULL && strtol(last, NULL, 10) <= INT32_MAX && call->connection >= 0 &&
+		    model->count < GOAWAYS) {
 			model->goaways[model->count].connection = call->connection;
 			model->goaways[model->count++].last_stream = strtol(last, NULL, 10);
 		}
