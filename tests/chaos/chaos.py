@@ -31,7 +31,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'e2e')]
 # pylint: disable=wrong-import-position
 import crowd as clients
 from crowd import ANSWERED, ERROR, ERROR_EVENT, Crowd, LEFT
-from faults import Coze, Faults, LANES, name_of, nginx_workers, workers_of
+from faults import Coze, Faults, LANES, Pulse, name_of, nginx_workers, workers_of
 from oracle import Judge
 from probe import descriptors, is_instrumented, rss_kib
 from redis_server import RedisServer
@@ -81,7 +81,7 @@ class Chaos:
         self.stack.sim = self.coze
         port, tls_port = self.coze.port, self.coze.tls_port
         self.base_urls = ['http://127.0.0.1:%d/v3' % port, 'https://localhost:%d/v3' % tls_port]
-        self.crowd = self.verdict = None
+        self.crowd = self.pulse = self.verdict = None
         self.instrumented = False
         self.held = []  # by part, before the first fault, and then each second
 
@@ -107,7 +107,8 @@ class Chaos:
     def hurt(self):
         conversations = self.coze.conversations(int(self.seconds) + 20)
         lanes = [lane(self, number) for number, lane in enumerate(LANES)]
-        with Crowd(self.stack.port, self.redis.port, self.seed, self.rate, conversations, LIMIT) as self.crowd:
+        with Pulse(self.coze) as self.pulse, \
+                Crowd(self.stack.port, self.redis.port, self.seed, self.rate, conversations, LIMIT) as self.crowd:
             time.sleep(CALM)
             self.instrumented = any(is_instrumented(pid) for pid in workers_of(self.stack))
             self.held.append(self.measure())
@@ -198,7 +199,7 @@ class Chaos:
         for session in self.crowd.sessions:
             session.info = (session.info[0], json.loads(session.info[2]))
         self.verdict = Judge(self.crowd, self.faults, self.coze.log(), self.coze.chats(), self.carried(),
-                             LOCK_SECONDS, DRAIN_SECONDS).judge(FINAL)
+                             LOCK_SECONDS, DRAIN_SECONDS, self.pulse.silences).judge(FINAL)
 
     def crashes(self):
         """Ends of workers that were not our doing."""

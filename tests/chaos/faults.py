@@ -75,6 +75,35 @@ class Coze(Sim):
             return [session.post(url, json={}, timeout=10).json()['data']['id'] for _ in range(count)]
 
 
+class Pulse:
+    """with Pulse(coze) as pulse: ... `silences`: when the simulator answered nobody for longer, though nothing was done to it."""
+
+    LONGEST = 0.5  # seconds
+
+    def __init__(self, coze):
+        self.coze, self.silences = coze, []
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        last = time.time()
+        while not self.stopping.wait(0.1):
+            with contextlib.suppress(requests.exceptions.RequestException):
+                self.coze.stats()
+                now = time.time()
+                if now - last > self.LONGEST:
+                    self.silences.append((last, now))
+                last = now
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+
+
 def children(pid):
     with open('/proc/%d/task/%d/children' % (pid, pid), encoding='ascii') as file:
         return [int(child) for child in file.read().split()]

@@ -108,10 +108,11 @@ class Verdict:
 class Judge:
     """
     entries, chats: of the simulator. carried: {word: numbers of the workers that nginx gave a request to}, of nginx' log, which
-    lacks what a killed nginx had not written yet. lock_s: SESSION_LOCK_SECONDS; drain_s: DRAIN_TIMEOUT_SECONDS.
+    lacks what a killed nginx had not written yet. lock_s: SESSION_LOCK_SECONDS; drain_s: DRAIN_TIMEOUT_SECONDS. silences: when
+    the simulator answered nobody (begin, end): what was sent to it then, it saw later, also what was called off meanwhile.
     """
 
-    def __init__(self, crowd, faults, entries, chats, carried, lock_s, drain_s):
+    def __init__(self, crowd, faults, entries, chats, carried, lock_s, drain_s, silences=()):
         self.crowd, self.faults, self.carried = crowd, faults, carried
         self.verdict = Verdict()
         chats = {chat['id']: chat for chat in chats}
@@ -122,7 +123,7 @@ class Judge:
                 self.attempts[attempt.content.split(' ')[0]].append(attempt)
         self.redis = self.spans(REDIS_AWAY, RECONNECTED)
         self.kills, self.ends = self.spans(KILLS), self.spans(WORKER_ENDS)
-        self.coze = self.spans('Coze ', 1)
+        self.coze = Spans(self.spans('Coze ', 1).spans + [(begin, end + 1) for begin, end in silences], gap=1)
         # When workers that were told to end break off what they have not finished.
         self.breaking = Spans([(fault.begin + drain_s - SLACK, fault.end + drain_s + TOLD) for fault in
                                self.faults.of('reload|worker terminated|master killed')])
