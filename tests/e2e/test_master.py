@@ -400,6 +400,9 @@ def test_workers_killed_while_they_are_replaced(make_stack):
             time.sleep(0.2)
         stopping.set()
         thread.join()
+    wait_for(lambda: state(stack)[1] != 'starting', 60, 'the end of the last reload')
+    if state(stack)[1] == 'refused':  # its check was killed, too
+        hup(stack)
     wait_for(lambda: state(stack)[1] == 'ok', 60, 'the last reload')
     wait_for(lambda: stack.get('/health')[0] == 200, 20, 'health')
     wait_for(lambda: len(stack.worker_pids()) == 3, 30, 'three workers')
