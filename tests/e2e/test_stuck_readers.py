@@ -191,10 +191,10 @@ def test_stuck_readers_that_give_up(one_worker):
 
 def test_stuck_readers_that_give_up_share_a_connection_to_coze(make_stack):
     """Over HTTP/2. Paused by their readers, their answers wait in libcurl, which must forget them with the chats."""
-    stack = make_stack(tls=True, WORKERS='1')
+    stack = make_stack(tls=True, WORKERS='1', STREAM_TIMEOUT_SECONDS='600')
     pid, = stack.worker_pids()
     stack.chat('连接')
-    with stack.stream(directive(answer_bytes=6000, chunks=600, gap_ms=100), timeout=90) as busy:  # keeps the connection in use
+    with stack.stream(directive(answer_bytes=30_000, chunks=3000, gap_ms=100)) as busy:  # keeps the connection in use
         assert busy.status_code == 200
         before, held = probe.rss_kib(pid), []
         for _ in range(12):
