@@ -388,10 +388,31 @@ void fleet_keep_sockets(const struct fleet *fleet, bool keep_open)
 		keep_place(&fleet->places[i], keep_open);
 }
 
-/* A place that the new settings have no use for: whoever waits there is still served, nobody new comes. */
+/* Who waits in the queue of `place` is left to the workers of the first one. */
+static void pass_on(const struct fleet *fleet, const struct place *place)
+{
+	const struct place *first = &fleet->places[0];
+	int fd;
+
+	if (first->fd < 0)
+		return;
+	while ((fd = accept4(place->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		bool given = handoff_give(&first->handoff, fd);
+
+		close(fd);
+		if (!given) /* no room */
+			return;
+	}
+}
+
+/*
+ * A place that the new settings have no use for: whoever waits there is still served, nobody new comes. Its worker may have
+ * died, or not serve yet: then it would leave the queue as it is.
+ */
 static void give_up(struct fleet *fleet, struct place *place, size_t worker)
 {
 	listener_unlink(place->name);
+	pass_on(fleet, place);
 	if (place->current.pid != 0) {
 		/* Of two signals that wait, the lower number comes first: this one before TERM. */
 		kill(place->current.pid, SIGUSR2);

@@ -462,3 +462,22 @@ def test_a_second_master_of_a_run_dir_is_refused(make_stack):
         assert stack.chat('hi').status_code == 200
     stack.reload()
     assert stack.chat('hi').status_code == 200
+
+
+def test_who_waits_at_a_place_that_is_given_up_is_served(make_stack):
+    """Also where no worker serves there, as the one before was killed and the next one still waits for Redis."""
+    stack = make_stack(WORKERS='2')
+    killed, place = stack.worker_pids()[1], worker_socket(stack, 1)
+    redis = stack.pids()['redis']
+    os.kill(redis, signal.SIGSTOP)
+    try:
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: killed not in stack.worker_pids() and len(stack.worker_pids()) == 2, what='the next worker')
+        with Link(place) as link:
+            link.send(request('GET', '/'))
+            change_settings(stack, WORKERS='1')
+            hup(stack)
+            assert link.answer()[0] == 200
+    finally:
+        os.kill(redis, signal.SIGCONT)
+    wait_for(lambda: state(stack) == (1, 'ok') and len(stack.worker_pids()) == 1, 20, 'the end of the reload')
