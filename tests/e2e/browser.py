@@ -2,6 +2,7 @@
 A real Chromium without a window, for the tests of pages. It writes only below a directory of its own, and remembers every
 request that it made and every complaint on its console.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 import urllib.parse
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
@@ -85,9 +87,10 @@ class Browser(webdriver.Chrome):
         """The first that is shown, once there is one."""
         end = time.monotonic() + seconds
         while True:
-            for found in self.all(selector):
-                if found.is_displayed():
-                    return found
+            with contextlib.suppress(StaleElementReferenceException):  # the page has put another one in its place meanwhile
+                for found in self.all(selector):
+                    if found.is_displayed():
+                        return found
             if time.monotonic() > end:
                 self.listen()
                 raise AssertionError('%s is not shown; the console says %s' % (selector, self.complaints))
