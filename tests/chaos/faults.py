@@ -383,7 +383,7 @@ class CozeLane(Lane):
         self.window(kind, **self.FAILS[kind])
 
     def slow(self):
-        self.window('is slow', high=4, **self.rng.choice([{'first_ms': 1500}, {'gap_ms': 200}, {'split': 3}]))
+        self.window('is slow', high=4, **self.rng.choice([{'first_ms': 1500}, {'gap_ms': 200}, {'split': 97}]))
 
     def cancel_fails(self):
         self.window('does not cancel', path='/v3/chat/cancel', high=3,

@@ -81,10 +81,10 @@ class Sim:
         return settings
 
     def get(self, what):
-        return requests.get('%s/%s' % (self.control, what), timeout=10).json()
+        return requests.get('%s/%s' % (self.control, what), timeout=30).json()
 
     def post(self, what, **body):
-        answer = requests.post('%s/%s' % (self.control, what), json=body, timeout=10)
+        answer = requests.post('%s/%s' % (self.control, what), json=body, timeout=30)
         assert answer.status_code == 200, answer.text
 
     def queue(self, times=1, path='/v3/chat', **sim):
