@@ -30,6 +30,9 @@ once       = $(eval $(1) := $(2))$($(1))
 PKG_CFLAGS = $(call once,PKG_CFLAGS,$(shell pkg-config --cflags $(LIBS)))
 PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(LIBS) || echo -lpackages-missing-run-env/install-run) -lm)
 
+# For the targets that build much: a job for each core, unless the caller has said how many.
+JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc))
+
 # What is built does not tell where it was built.
 COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -ffile-prefix-map="$(CURDIR)"=. -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) \
 	$(PKG_CFLAGS) -MMD -MP -c
@@ -48,7 +51,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 all: $(BUILD)/coze-chatd ## build the worker
 
 include env/install.mk
-include $(wildcard tests/lint/lint.mk) # images are built without tests
+include $(wildcard tests/lint/lint.mk tests/coverage/coverage.mk) # images are built without tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +73,7 @@ logs: ## follow the logs
 	@env/service logs
 
 test: install-test ## install what is missing, then unit and e2e
+	@$(MAKE) --no-print-directory $(JOBS) programs
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
@@ -94,11 +98,12 @@ endif
 # make gcc warn of what cannot happen, so there warnings are no errors.
 ASAN_OPTIONS_  = detect_leaks=1:abort_on_error=0:log_path=$(abspath build/asan)/report
 UBSAN_OPTIONS_ = print_stacktrace=1:log_path=$(abspath build/asan)/report
-asan: install-test ## unit and e2e against a build with AddressSanitizer and UBSan
+ASAN = BUILD=build/asan FORTIFY=-U_FORTIFY_SOURCE EXTRA='-fsanitize=address,undefined -fno-omit-frame-pointer -w'
+asan: install-test ## unit and e2e against a build with AddressSanitizer and UBSan (ARGS='-m smoke': a part of e2e)
+	@$(MAKE) --no-print-directory $(JOBS) programs $(ASAN)
 	@rm -f build/asan/report.*
 	@export ASAN_OPTIONS='$(ASAN_OPTIONS_)' UBSAN_OPTIONS='$(UBSAN_OPTIONS_)'; \
-	$(MAKE) --no-print-directory unit e2e BUILD=build/asan FORTIFY=-U_FORTIFY_SOURCE \
-		EXTRA='-fsanitize=address,undefined -fno-omit-frame-pointer -w'; rc=$$?; \
+	$(MAKE) --no-print-directory unit e2e $(ASAN); rc=$$?; \
 	for report in build/asan/report.*; do [ -e "$$report" ] || break; cat "$$report"; rc=1; done; \
 	exit $$rc
 

@@ -9,9 +9,22 @@ from stack import Stack
 
 contract.watch()
 
+# These run nearly all of the code there is, in little time: .ci/run has them with sanitizers, too.
+SMOKE = {'test_%s' % name for name in (
+    'admin', 'alone', 'backpressure', 'delivery', 'fastcgi', 'limiter', 'logs', 'many_machines', 'oddities', 'redis_trouble',
+    'retries', 'saving', 'sessions', 'stream', 'tls')}
+
 
 def pytest_configure(config):
+    config.addinivalue_line('markers', 'smoke: runs much of the code in little time')
     config.addinivalue_line('markers', 'alone: what it measures, or how much it works, bears no other test beside it')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SMOKE:
+            item.add_marker('smoke')
 
 
 @pytest.fixture(scope='session')
