@@ -2,8 +2,10 @@
 `coze-chatd --worker`: one worker without a master, as process 1 of a container. It says why it cannot start, TERM drains
 it, INT ends it, and after WORKER_MAX_REQUESTS it leaves by itself.
 """
+import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -94,8 +96,12 @@ def make_worker(parts, tmp_path):
     yield make
     for worker in made:
         if worker.process is not None:
-            worker.process.kill()
-            worker.process.wait()
+            worker.end(signal.SIGINT)
+            try:
+                worker.process.wait(10)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
             worker.process.stderr.close()
 
 
@@ -191,6 +197,55 @@ def test_after_enough_requests_it_leaves(make_worker):
     wait_for(lambda: not worker.listens(), 1, 'not listening')
     assert worker.process.wait(15) == 0
     assert 'event=worn requests=5' in worker.said()
+
+
+def test_without_descriptors_new_connections_wait(make_worker):
+    """The pause keeps a worker from asking for them again and again; whoever is being served is."""
+    worker = make_worker()
+    pid = worker.process.pid
+    with TcpLink(worker.port) as served, TcpLink(worker.port) as waiting:
+        served.send(request('GET', '/', keep=True))
+        assert served.answer()[0] == 200
+        waiting.send(request('GET', '/', keep=True))
+        assert waiting.answer()[0] == 200  # both have their descriptors
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/%d/fd' % pid))) + 1, limits[1]))
+        with contextlib.ExitStack() as stack:
+            refused = [stack.enter_context(TcpLink(worker.port)) for _ in range(20)]
+            for link in refused:
+                link.send(request('GET', '/'))
+            wait_for(lambda: 'event=accept ' in worker.said(), what='a connection that cannot be accepted')
+            served.send(request('GET', '/', keep=True))
+            assert served.answer()[0] == 200
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            for link in refused:
+                assert link.answer()[0] == 200
+    assert 'Too many open files' in worker.said()
+    assert worker.said().count('event=accept ') < 200
+
+
+def test_descriptors_are_raised_to_what_is_allowed(make_worker):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        worker = make_worker()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_a_redis_whose_name_is_not_known_is_said(parts, tmp_path):
+    worker = Worker(str(tmp_path), *parts, REDIS_URL='redis://no-such-host.invalid')
+    worker.process = subprocess.Popen([CHATD, '--worker'], env=worker.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: 'event=redis state=down' in worker.said(), what='the complaint')
+        wait_for(lambda: worker.said().count('event=serving'), 20, 'serving without Redis')
+        assert worker.ask('GET', '/health')[0] == 503
+        worker.end(signal.SIGTERM)
+        assert worker.process.wait(15) == 0
+    finally:
+        worker.process.kill()
+        worker.process.communicate()
 
 
 def run(parts, home, **settings):

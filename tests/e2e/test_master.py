@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -116,6 +117,18 @@ def test_a_drain_ends_what_runs_and_takes_nothing_new(make_stack, number):
     assert not [name for name in os.listdir(stack.run_dir) if name.endswith(('.sock', '.pid', '.state')) and 'redis' not in name
                 and 'nginx' not in name]
     assert not events(stack, 'reloading')
+
+
+def test_int_ends_what_runs_at_once(make_stack):
+    stack = make_stack(WORKERS='2')
+    with stack.stream(LONG, session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        body = next(pieces)
+        master = stack.pids()['workers']
+        os.kill(master, signal.SIGINT)
+        assert parse_stream(body + b''.join(pieces))[-1]['type'] == 'error'
+    wait_for(lambda: not is_alive(master), 5, 'the end')
+    wait_for(lambda: [chat['status'] for chat in stack.sim.chats()] == ['canceled'], 3, 'Coze being told')
 
 
 def test_up_and_reload_do_not_take_ending_workers_for_running_ones(make_stack):
@@ -481,3 +494,25 @@ def test_who_waits_at_a_place_that_is_given_up_is_served(make_stack):
     finally:
         os.kill(redis, signal.SIGCONT)
     wait_for(lambda: state(stack) == (1, 'ok') and len(stack.worker_pids()) == 1, 20, 'the end of the reload')
+
+
+def test_what_prevents_the_start_of_a_master_is_said(tmp_path):
+    env = {'PATH': os.environ['PATH'], 'RUN_DIR': str(tmp_path), 'REDIS_URL': 'redis://localhost', 'COZE_API_TOKEN': 'pat_1',
+           'COZE_BOT_ID': '1', 'WORKERS': '1'}
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        address = '127.0.0.1:%d' % other.getsockname()[1]
+        for settings, said in [({'RUN_DIR': '/dev/null/run'}, 'cannot make the directory /dev/null/run: Not a directory'),
+                               ({'LOG_FILE': '/nowhere/x'}, 'cannot open the log /nowhere/x: No such file or directory'),
+                               ({'WORKER_LISTEN': address}, 'cannot listen on %s: Address already in use' % address)]:
+            done = subprocess.run([CHATD], env={**env, **settings}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                  timeout=20)
+            assert done.returncode == os.EX_OSERR and said in done.stderr, done
+    assert 'coze-chatd.pid' not in os.listdir(tmp_path)
+
+
+def test_a_check_needs_no_log_where_there_is_none(tmp_path):
+    env = {'PATH': os.environ['PATH'], 'RUN_DIR': str(tmp_path), 'REDIS_URL': 'redis://localhost', 'COZE_API_TOKEN': 'pat_1',
+           'COZE_BOT_ID': '1'}
+    for log, status in ('-', 0), ('/nowhere/x', os.EX_CONFIG):
+        done = subprocess.run([CHATD, '--check'], env={**env, 'LOG_FILE': log}, stderr=subprocess.PIPE, text=True, timeout=20)
+        assert done.returncode == status, done

@@ -473,6 +473,41 @@ def test_redis_readonly(stack, server):
     expect_quiet_log(stack, mark, seconds)
 
 
+SPOILT = {  # a key of the wrong type: who asks for it
+    'coze:{index}:sessions': [('GET', '/sessions', None)],
+    'coze:{s}:session': [('GET', '/session/s/info', None), ('POST', '/session/s/clear', {}), ('GET', '/sessions', None),
+                         ('POST', '/session/s/bind', {'conversation_id': '7'}), ('POST', '/chat', {'session_id': 's'}),
+                         ('GET', '/conversation/7/session', None)],
+    'coze:limit:start': [('POST', '/chat', {'session_id': 't'}), ('POST', '/chat/stream', {'session_id': 't'})],
+}
+
+
+@pytest.mark.parametrize('key', SPOILT)
+def test_redis_refuses_a_command(server, make_stack, key):
+    """Only who needs it fails, and properly; the rest goes on."""
+    stack = make_stack(WORKERS='1', REDIS_URL=server.url, COZE_MIN_INTERVAL_MS='1')
+    link = server.link()
+    assert requests.post(stack.url + '/session/s/bind', json={'conversation_id': '7'}, timeout=10).status_code == 200
+    wait_for(lambda: stack.get('/conversation/7/session')[0] == 200, what='the index')
+    link.delete(key)
+    link.rpush(key, 'no session, no index, no limit')
+    for method, path, body in SPOILT[key]:
+        answer = requests.request(method, stack.url + path, json=body and {'message': 'hi', **body}, timeout=10)
+        assert answer.status_code == 503 and answer.json()['detail'], (path, answer.text)
+    assert stack.sim.chats() == []
+    link.delete(key)
+    assert stack.chat('hi', session_id='new').status_code == 200
+    wait_for(lambda: stack.get('/sessions')[0] == 200, what='the list')
+
+
+def test_redis_refuses_to_say_who_has_a_conversation(server, make_stack):
+    stack = make_stack(WORKERS='1', REDIS_URL=server.url)
+    server.link().execute_command('ACL', 'SETUSER', 'default', '-mget')
+    assert stack.get('/conversation/7/session')[0] == 503
+    server.link().execute_command('ACL', 'SETUSER', 'default', '+mget')
+    assert stack.get('/conversation/7/session')[0] == 404
+
+
 def test_redis_forgets_its_scripts(stack, server):
     mark = len(log_of_trouble(stack))
     with Load(stack) as load, streams(stack, 'long', gap_ms=100, chunks=15):
