@@ -61,7 +61,11 @@ struct world {
 	struct redis redis, listener;
 	struct claims *claims;
 	struct claim *claim;
-	bool within; /* a call of ours: nobody may be told */
+	void (*on_message)(void *arg, const char *message, size_t len);
+	void *message_arg;
+	enum err open;   /* what redis_open() answers */
+	char ticket[64]; /* of who asked for the session last */
+	bool within;     /* a call of ours: nobody may be told */
 	char story[1024];
 };
 
@@ -94,10 +98,11 @@ enum err redis_open(struct redis **out, uv_loop_t *loop, const struct redis_opti
 		    struct error *why)
 {
 	(void)loop;
-	(void)options;
 	(void)why;
+	the_world->on_message = options->on_message;
+	the_world->message_arg = options->arg;
 	*out = &the_world->listener;
-	return ERR_OK;
+	return the_world->open;
 }
 
 void redis_close(struct redis *redis)
@@ -135,9 +140,10 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 	(void)count;
 	if (redis->send != ERR_OK)
 		return redis->send;
-	if (script == SCRIPT_SESSION_BEGIN)
+	if (script == SCRIPT_SESSION_BEGIN) {
+		redis_text_copy(the_world->ticket, sizeof the_world->ticket, rest[2]);
 		tell("begin");
-	else if (script == SCRIPT_SESSION_RENEW)
+	} else if (script == SCRIPT_SESSION_RENEW)
 		tell("renew");
 	else if (rest[1].len == 0)
 		tell("leave");
@@ -312,7 +318,8 @@ static int close_world(void **state)
 	struct world *world = *state;
 
 	assert_story("");
-	claims_close(world->claims);
+	if (world->claims != NULL)
+		claims_close(world->claims);
 	pass(0);
 	assert_int_equal(uv_loop_close(&world->loop), 0);
 	free(world);
@@ -553,6 +560,149 @@ static void test_no_claim_goes_before_the_last_answer(void **state)
 	assert_gone();
 }
 
+static void wake(const char *ticket)
+{
+	the_world->on_message(the_world->message_arg, ticket, strlen(ticket));
+}
+
+/* Begins to wait. Its ticket is copied. */
+static struct claim *wait_for_session(char ticket[64])
+{
+	start();
+	answer(0, "wait\n0");
+	assert_story("");
+	memcpy(ticket, the_world->ticket, 64);
+	return the_world->claim;
+}
+
+static void leave(struct claim *claim)
+{
+	the_world->claim = claim;
+	end();
+	end_round(true, 0);
+	the_world->story[0] = '\0';
+	answer(0, "");
+	pass(0);
+}
+
+/* Three that share a bucket of the table, and lose the middle one. */
+static void test_each_is_woken_by_its_own_ticket(void **state)
+{
+	struct claim *claims[3];
+	char tickets[3][64];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(claims); i++) {
+		claims[i] = wait_for_session(tickets[i]);
+		for (size_t other = 1; other < 1024 && i + 1 < COUNT(claims); other++) {
+			char ticket[64];
+
+			leave(wait_for_session(ticket));
+		}
+	}
+	for (size_t gone = 0; gone <= COUNT(claims); gone++) {
+		static const size_t order[] = { 1, 2, 0 };
+
+		for (size_t i = 0; i < COUNT(claims); i++) {
+			wake(tickets[i]);
+			if (claims[i] == NULL) {
+				assert_story("");
+				continue;
+			}
+			assert_story("begin");
+			assert_string_equal(the_world->ticket, tickets[i]);
+			end_round(true, 0);
+			answer(0, "wait\n0");
+			assert_story("|");
+		}
+		if (gone < COUNT(claims)) {
+			leave(claims[order[gone]]);
+			claims[order[gone]] = NULL;
+		}
+	}
+	assert_gone();
+}
+
+static void test_messages_that_are_no_ticket_wake_nobody(void **state)
+{
+	static const char *const messages[] = {
+		"", "0", "0@elsewhere", "x",
+		"00000000000000000000000000000000000000000000000000000000000"
+		"00000000000000000000000000000000000000000000000000000000000"
+	};
+	char ticket[64];
+
+	(void)state;
+	wait_for_session(ticket);
+	for (size_t i = 0; i < COUNT(messages); i++)
+		wake(messages[i]);
+	assert_story("");
+	leave(the_world->claim);
+	assert_gone();
+}
+
+static void stop(struct world *world)
+{
+	claims_close(world->claims);
+	world->claims = NULL;
+}
+
+static void test_a_stop_tells_who_waits_for_an_end(void **state)
+{
+	hold();
+	be_accepted();
+	end();
+	end_round(false, 0);
+	assert_story("touch end(7,c1) |");
+	stop(*state);
+	assert_story("saved(store)");
+	answer(0, "");
+	assert_story("");
+}
+
+static void test_a_stop_tells_nobody_twice(void **state)
+{
+	hold();
+	be_accepted();
+	the_world->redis.send = ERR_STORE;
+	end();
+	end_round(false, 0);
+	assert_story("touch saved(store) |");
+	stop(*state);
+	assert_story("");
+}
+
+/* Neither of a renewal nor of a look whether the session is free. */
+static void test_answers_after_a_stop_tell_nobody(void **state)
+{
+	char ticket[64];
+
+	hold();
+	wait_for_session(ticket);
+	wake(ticket);
+	assert_story("begin");
+	pass(LOCK_MS / 2);
+	end_round(true, 0);
+	assert_story("touch renew |");
+	assert_int_equal(the_world->redis.count, 2);
+	stop(*state);
+	while (the_world->redis.count > 0)
+		answer(0, "ok\n1700000000000000\n7\n1700000000000001\nu\nc0");
+	assert_story("");
+}
+
+static void test_no_claims_without_a_listener(void **state)
+{
+	struct world *world = *state;
+	const struct claims_options options = { .redis_url = "" };
+	struct claims *claims;
+	struct error why;
+
+	world->open = ERR_STORE;
+	assert_int_equal(claims_open(&claims, &world->loop, &world->redis, NULL, &options, &why), ERR_STORE);
+	assert_null(world->redis.on_ready);
+}
+
 int main(void)
 {
 #define CLAIM_TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
@@ -567,6 +717,12 @@ int main(void)
 		CLAIM_TEST(test_who_leaves_while_it_asks_leaves_what_it_got),
 		CLAIM_TEST(test_verdicts),
 		CLAIM_TEST(test_the_time_to_live_begins_anew_with_the_end_of_a_long_turn),
+		CLAIM_TEST(test_each_is_woken_by_its_own_ticket),
+		CLAIM_TEST(test_messages_that_are_no_ticket_wake_nobody),
+		CLAIM_TEST(test_a_stop_tells_who_waits_for_an_end),
+		CLAIM_TEST(test_a_stop_tells_nobody_twice),
+		CLAIM_TEST(test_answers_after_a_stop_tell_nobody),
+		CLAIM_TEST(test_no_claims_without_a_listener),
 		cmocka_unit_test_setup_teardown(test_a_short_time_to_live_begins_anew_with_every_end,
 						open_brief_world, close_world),
 		cmocka_unit_test_setup_teardown(test_no_claim_goes_before_the_last_answer, open_brief_world,
