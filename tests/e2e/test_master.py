@@ -2,6 +2,7 @@
 The master on its worst days: signals at the wrong moment and in floods, programs and settings that pass their check and
 then do not work, workers that hang, crash and are killed while they are replaced.
 """
+import contextlib
 import os
 import resource
 import shutil
@@ -516,3 +517,51 @@ def test_a_check_needs_no_log_where_there_is_none(tmp_path):
     for log, status in ('-', 0), ('/nowhere/x', os.EX_CONFIG):
         done = subprocess.run([CHATD, '--check'], env={**env, 'LOG_FILE': log}, stderr=subprocess.PIPE, text=True, timeout=20)
         assert done.returncode == status, done
+
+
+@pytest.mark.parametrize('how', ['good again', 'told to end'])
+def test_settings_that_turn_bad_behind_their_check(tmp_path, how):
+    """The successor has workers to look after: it waits for settings that are good, or for its end."""
+    token, log, said = str(tmp_path / 'token'), str(tmp_path / 'log'), str(tmp_path / 'said')
+    os.mkfifo(token)  # whoever reads the settings waits until it is given one
+    env = {'PATH': os.environ['PATH'], 'RUN_DIR': str(tmp_path), 'REDIS_URL': 'unix:///nowhere', 'COZE_API_TOKEN_FILE': token,
+           'COZE_BOT_ID': '1', 'WORKERS': '1', 'LOG_FILE': log}
+
+    def give(text):
+        with open(token, 'w', encoding='utf-8') as file:
+            file.write(text)
+
+    def lines(path, words):
+        with open(path, encoding='utf-8') as file:
+            return [line for line in file if words in line]
+
+    def checks():
+        found = []
+        with open('/proc/%d/task/%d/children' % (master.pid, master.pid), encoding='utf-8') as file:
+            for pid in file.read().split():
+                with contextlib.suppress(OSError), open('/proc/%s/cmdline' % pid, 'rb') as words:
+                    found += [pid] if b'--check' in words.read() else []
+        return found
+
+    with open(said, 'w', encoding='utf-8') as errors:
+        master = subprocess.Popen([CHATD], env=env, stdin=subprocess.DEVNULL, stderr=errors)
+    try:
+        give('pat_1')
+        wait_for(lambda: os.path.exists(log) and lines(log, 'event=serving'), what='the worker')
+        worker, = children(master.pid)
+        master.send_signal(signal.SIGHUP)
+        wait_for(checks, what='the check')
+        give('pat_1')
+        wait_for(lambda: not checks(), what='its end')
+        give('')
+        wait_for(lambda: lines(said, 'COZE_API_TOKEN'), what='the complaint')
+        assert is_alive(worker)
+        if how == 'good again':
+            give('pat_1')
+            wait_for(lambda: lines(log, 'event=reloaded'), 20, 'the reload')
+        master.send_signal(signal.SIGTERM)
+        assert master.wait(20) == (0 if how == 'good again' else 78)
+        wait_for(lambda: not is_alive(worker), what='its worker leaving')
+    finally:
+        master.kill()
+        master.wait()
