@@ -11,10 +11,12 @@
 #include "coze/transport.h"
 
 #include <curl/curl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,7 +29,8 @@
 #define CONNECTION_IDLE_S \
 	30L /* older idle connections are not reused: the peer may be closing them just now */
 #define CONNECTIONS_KEPT 1024L
-#define AGAIN_MS         50 /* between attempts to begin anew without memory */
+#define AGAIN_MS         50   /* between attempts to begin anew without memory */
+#define FUTILE_MAX       1000 /* times, one after the other, that a socket may be readable for nothing */
 
 /*
  * libcurl's buffers of a call, which it holds as long as the answer streams. What is read at once, 16 KiB by default: not less
@@ -64,6 +67,7 @@ struct call {
 	uint64_t first_byte_ms, idle_ms;
 	uv_timer_t timer;
 	unsigned sendings; /* how often libcurl was about to send the request */
+	int local_port;    /* of the connection that it was about to send it on */
 	bool post;
 	bool connecting; /* counted as one for which libcurl may have to open a connection */
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
@@ -89,6 +93,7 @@ struct transport {
 	size_t active, closing_timers;
 	size_t connecting;     /* calls that are */
 	uint64_t last_sent_ms; /* when a call last got a connection */
+	unsigned heard;        /* how often libcurl had something to tell of */
 	bool closed;
 	char *base_url;
 	const char *base_path; /* in base_url; "" when there is none */
@@ -116,9 +121,10 @@ struct watch {
 	uv_poll_t poll;
 	struct transport *transport;
 	curl_socket_t fd;
-	bool ours;   /* opened by on_open_socket(), so that its closing will be told */
-	int wanted;  /* by libcurl: UV_READABLE, UV_WRITABLE, or 0 */
-	int watched; /* by libuv */
+	bool ours;       /* opened by on_open_socket(), so that its closing will be told */
+	int wanted;      /* by libcurl: UV_READABLE, UV_WRITABLE, or 0 */
+	int watched;     /* by libuv */
+	unsigned futile; /* how often, one after the other, it was readable and libcurl had nothing to tell */
 };
 
 static size_t settle(struct transport *transport);
@@ -438,7 +444,7 @@ static int on_before_sending(void *arg, char *ip, char *local_ip, int port, int 
 	(void)ip;
 	(void)local_ip;
 	(void)port;
-	(void)local_port;
+	call->local_port = local_port;
 	call->may_repeat = false;
 	call->transport->last_sent_ms = uv_now(call->transport->loop);
 	set_connecting(call, false);
@@ -453,6 +459,8 @@ static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void
 	struct call *call = arg;
 
 	(void)easy;
+	if (call != NULL)
+		call->transport->heard++;
 	if (type != CURLINFO_TEXT || call == NULL)
 		return 0;
 	refusal_hear(&call->transport->refusals, &call->sending, text, len);
@@ -511,6 +519,96 @@ static void watch_for(struct watch *watch, int events)
 		uv_poll_start(&watch->poll, events, on_socket_event);
 }
 
+static struct watch *watch_of(const struct transport *transport, curl_socket_t fd)
+{
+	return (size_t)fd < transport->watches_cap ? transport->watches[fd] : NULL;
+}
+
+/* libcurl sees the end of the connection before it gives it to another call; what is still to be read would hide it. */
+static void end_socket(curl_socket_t fd)
+{
+	char rest[4096];
+
+	shutdown(fd, SHUT_RDWR);
+	while (recv(fd, rest, sizeof rest, MSG_DONTWAIT) > 0)
+		;
+}
+
+/* Of the connection that `fd` is; 0: unknown. */
+static int port_of(curl_socket_t fd)
+{
+	struct sockaddr_in6 address = { .sin6_port = 0 }; /* an IPv4 address has its port at the same place */
+	socklen_t len = sizeof address;
+
+	return getsockname(fd, (struct sockaddr *)&address, &len) == 0 ? ntohs(address.sin6_port) : 0;
+}
+
+static struct call *call_on_port(const struct transport *transport, int port)
+{
+	struct call *call = transport->running.first;
+
+	while (call != NULL && call->local_port != port)
+		call = call->next;
+	return call;
+}
+
+/* For a paused call libcurl leaves things unread, and is right. */
+static bool has_paused(const struct transport *transport, int port)
+{
+	for (const struct call *call = transport->running.first; call != NULL; call = call->next)
+		if (call->local_port == port && call->paused)
+			return true;
+	return false;
+}
+
+/*
+ * Without memory for a record OpenSSL's connection has failed for good, and reads nothing any more. libcurl 7.88 takes that
+ * for "not yet" when its last read had ended so (ossl_recv): the socket stays readable, nobody reads, and the loop spins.
+ */
+static void end_connection(struct transport *transport, curl_socket_t fd)
+{
+	int port = port_of(fd);
+	struct call *call;
+
+	if (port == 0 || has_paused(transport, port))
+		return;
+	log_event(LOG_LEVEL_ERROR, "coze",
+		  LOG_TEXT("cause", "libcurl does not read a connection: it is given up"));
+	end_socket(fd);
+	transport->in_curl++; /* calls that are started from within wait */
+	while ((call = call_on_port(transport, port)) != NULL)
+		finish(call, CURLE_RECV_ERROR);
+	transport->in_curl--;
+	settle(transport);
+}
+
+static int unread(curl_socket_t fd)
+{
+	int bytes = 0;
+
+	return ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1;
+}
+
+/* libcurl is told that there is something to read. */
+static void act_on(struct watch *watch, int flags)
+{
+	struct transport *transport = watch->transport;
+	unsigned heard = transport->heard;
+	curl_socket_t fd = watch->fd;
+	bool doubtful = transport->secure && watch->futile >= FUTILE_MAX;
+	int before = doubtful ? unread(fd) : 0;
+
+	act(transport, fd, flags);
+	if (watch_of(transport, fd) != watch) /* closed */
+		return;
+	if (transport->heard != heard || (flags & CURL_CSELECT_IN) == 0 || (doubtful && unread(fd) < before))
+		watch->futile = 0;
+	else if (!doubtful)
+		watch->futile++;
+	else if (!transport->broken && watch->wanted != 0)
+		end_connection(transport, fd);
+}
+
 static void on_socket_event(uv_poll_t *poll, int status, int events)
 {
 	struct watch *watch = poll->data;
@@ -531,7 +629,7 @@ static void on_socket_event(uv_poll_t *poll, int status, int events)
 	 */
 	if (status < 0)
 		watch->watched = flags = 0;
-	act(watch->transport, watch->fd, flags);
+	act_on(watch, flags);
 	if (status < 0 && !uv_is_closing((uv_handle_t *)&watch->poll))
 		watch_for(watch, watch->wanted);
 }
@@ -569,11 +667,6 @@ static bool make_room(struct transport *transport, size_t fd)
 	transport->watches = watches;
 	transport->watches_cap = cap;
 	return true;
-}
-
-static struct watch *watch_of(const struct transport *transport, curl_socket_t fd)
-{
-	return (size_t)fd < transport->watches_cap ? transport->watches[fd] : NULL;
 }
 
 static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
@@ -669,6 +762,23 @@ static enum call_end end_of(const struct call *call, CURLcode code)
 	return code == CURLE_OPERATION_TIMEDOUT ? CALL_CONNECT_TIMEOUT : CALL_NOT_SENT;
 }
 
+/*
+ * libcurl may keep a connection that has broken: one whose TLS has failed, though the socket has not, or, without memory to
+ * repeat the request on another one, any (7.88, Curl_retry_request). The next request on it would fail, or wait for ever. So
+ * the socket is ended, which libcurl sees before it uses it again. While other calls are on the connection it is not named.
+ */
+static void give_up_connection(const struct call *call, CURLcode code)
+{
+	curl_socket_t fd = CURL_SOCKET_BAD;
+
+	if (call->sendings == 0 || call->transport->broken ||
+	    (code != CURLE_OUT_OF_MEMORY && code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR &&
+	     code != CURLE_HTTP2))
+		return;
+	if (curl_easy_getinfo(call->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK && fd != CURL_SOCKET_BAD)
+		end_socket(fd);
+}
+
 static void finish(struct call *call, CURLcode code)
 {
 	const struct call_ops *ops = call->ops;
@@ -676,6 +786,7 @@ static void finish(struct call *call, CURLcode code)
 	enum call_end end = end_of(call, code);
 	char why[CURL_ERROR_SIZE + 64];
 
+	give_up_connection(call, code);
 	call->complete = code == CURLE_OK;
 	if (call->state != CALL_RUNNING) {
 		release(call);
