@@ -125,13 +125,15 @@ void buf_printf(struct buf *buf, const char *format, ...)
 		buf_append(buf, small, (size_t)len);
 		return;
 	}
-	va_start(args, format);
-	len = vasprintf(&large, format, args);
-	va_end(args);
-	if (len < 0) {
+	/* Not vasprintf(): without memory glibc 2.36 writes behind what it has got. */
+	large = malloc((size_t)len + 1);
+	if (large == NULL) {
 		buf->failed = buf->starved = true;
 		return;
 	}
+	va_start(args, format);
+	vsnprintf(large, (size_t)len + 1, format, args);
+	va_end(args);
 	buf_append(buf, large, (size_t)len);
 	free(large);
 }
