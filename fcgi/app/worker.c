@@ -82,6 +82,7 @@ struct worker {
 	int status; /* of the process, in the end */
 	uv_timer_t sampler;
 	uv_poll_t handoff; /* SERVING: connections of a predecessor */
+	uv_work_t first_work;
 	uint64_t linger_until_ms, settle_until_ms;
 };
 
@@ -314,6 +315,26 @@ static void close_signals(struct worker *worker)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+static void on_first_work(uv_work_t *work)
+{
+	(void)work;
+}
+
+static void on_first_work_done(uv_work_t *work, int status)
+{
+	(void)work;
+	(void)status;
+}
+
+/*
+ * libuv starts the threads of its pool when there is work for the first time, and aborts when there is no memory for them:
+ * that must not be when somebody sends a large message.
+ */
+static void start_threads(struct worker *worker)
+{
+	uv_queue_work(&worker->loop, &worker->first_work, on_first_work, on_first_work_done);
+}
+
 static void init_loop(struct worker *worker)
 {
 	uv_loop_init(&worker->loop);
@@ -323,6 +344,7 @@ static void init_loop(struct worker *worker)
 		uv_poll_init(&worker->loop, &worker->handoff, worker->options.handoff->in);
 	worker->handoff.data = worker->timer.data = worker->sampler.data = worker;
 	init_signals(worker);
+	start_threads(worker);
 	uv_timer_start(&worker->sampler, on_sample, 0, SAMPLE_MS);
 }
 
