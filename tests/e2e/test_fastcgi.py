@@ -394,7 +394,7 @@ def test_small_parameters_up_to_the_limit(worker):
         with Link(worker) as link:
             link.send(with_params(GET + many))
             assert link.answer()[0] == 200
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 3
 
 
 def test_a_connection_closed_at_each_byte(worker):

@@ -32,7 +32,7 @@ def test_what_cannot_be_finished_is_ended(make_stack, how):
     wait_for(lambda: stack.get('/health')[0] == 200, what='health')
     began = time.monotonic()
     assert stack.chat('next', session_id='s').status_code == 200
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3  # its lock would have lasted longer
 
 
 def test_who_comes_too_late_is_told_so(make_stack):
