@@ -45,6 +45,7 @@ UNIT := $(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null))
 UNIT_BIN := $(UNIT:tests/unit/%.c=$(BUILD)/unit/%)
 FUZZ     := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_BIN := $(FUZZ:%=$(BUILD)/fuzz/%)
+PRELOAD  := $(patsubst tests/alloc/%.c,$(BUILD)/%.so,$(wildcard tests/alloc/*.c))
 
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -87,7 +88,7 @@ unit: $(UNIT_BIN) $(FUZZ_BIN) ## run the unit tests, and the fuzz targets over t
 # Tests wait more than they work: the files of tests share TESTERS processes. Those that work or measure (`alone`) follow.
 PYTEST  = ENV_FILE=/dev/null CHATD='$(abspath $(BUILD))/coze-chatd' $(PYTHON) -m pytest -p no:cacheprovider
 TESTERS = 3
-e2e: $(BUILD)/coze-chatd ## run the end-to-end tests (ARGS= goes to pytest: one process, in order)
+e2e: $(BUILD)/coze-chatd $(PRELOAD) ## run the end-to-end tests (ARGS= goes to pytest: one process, in order)
 ifneq ($(ARGS),)
 	@$(PYTEST) tests $(ARGS)
 else
@@ -148,7 +149,7 @@ bench-streams: ## hold 10,000 streams open at once for a minute, and let 5,000 c
 bench-instructions: ## count the instructions of a chat and of a chunk (callgrind)
 	@$(MAKE) --no-print-directory bench BENCH=instructions
 
-programs: $(BUILD)/coze-chatd $(UNIT_BIN) $(FUZZ_BIN) $(BUILD)/bench/streams
+programs: $(BUILD)/coze-chatd $(UNIT_BIN) $(FUZZ_BIN) $(PRELOAD) $(BUILD)/bench/streams
 
 clean: ## remove what was built (not RUN_DIR)
 	rm -rf build
@@ -181,6 +182,11 @@ $(BUILD)/bench/streams: tests/bench/streams.c $(BUILD)/flags
 	@echo "  CC    $@"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -MT $@ -o $@.o $<
 	$(Q)$(LINK) -o $@ $@.o
+
+# Goes between a worker and its allocator (tests/e2e/test_starvation.py). Without EXTRA: no sanitizer bears it beside itself.
+$(BUILD)/%.so: tests/alloc/%.c $(BUILD)/flags
+	@echo "  SO    $@"; mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(CFLAGS) $(WARN) -fPIC -shared -o $@ $<
 
 $(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c $(BUILD)/obj/replay.o $(BUILD)/core.a $(BUILD)/flags
 	@echo "  FUZZ  $@"; mkdir -p $(@D)
