@@ -24,7 +24,7 @@ import requests
 from install import read
 from redis_server import left_in_redis
 from stack import directive, parse_stream, text_of, wait_for
-from starving import CHATD, LIBRARY, Starver
+from starving import CHATD, Starver
 
 ALL = os.environ.get('STARVE') == 'all'
 ROW = 10      # allocations that fail in a row
