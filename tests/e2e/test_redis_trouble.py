@@ -508,6 +508,15 @@ def test_redis_refuses_to_say_who_has_a_conversation(server, make_stack):
     assert stack.get('/conversation/7/session')[0] == 404
 
 
+def test_a_session_that_another_took_is_said(server, make_stack):
+    stack = make_stack(WORKERS='1', REDIS_URL=server.url, SESSION_LOCK_SECONDS='1')
+    with stack.stream(directive('x', chunks=30, gap_ms=100), session_id='s') as answer:
+        pieces = answer.iter_content(None)
+        next(pieces)
+        server.link().hset('coze:{s}:session', 'turn', 'another')
+        wait_for(lambda: 'event=session_lost session=s' in stack.api_log(), what='the warning')
+
+
 def test_redis_forgets_its_scripts(stack, server):
     mark = len(log_of_trouble(stack))
     with Load(stack) as load, streams(stack, 'long', gap_ms=100, chunks=15):
