@@ -261,6 +261,7 @@ def test_what_prevents_a_start_is_said(parts, tmp_path):
         assert done.returncode != 0
         assert done.stderr == 'cannot listen on %s: Address already in use\n' % address
     for settings, said in [({'WORKER_LISTEN': ''}, 'WORKER_LISTEN: is required'), ({'LOG_FILE': '/nowhere/x'}, '/nowhere/x'),
+                           ({'LOG_FILE': '', 'RUN_DIR': '/dev/null/run'}, 'cannot make the directory /dev/null/run: '),
                            ({'WORKER_LISTEN': 'localhost'}, 'WORKER_LISTEN=localhost: must be'),
                            ({'WORKER_LISTEN': 'no-such-host.invalid:1'}, 'cannot listen on no-such-host.invalid:1: '),
                            ({'COZE_BOT_ID': ''}, 'COZE_BOT_ID'), ({'REDIS_URL': 'redis://:secret-of-redis@h:port'}, 'REDIS_URL')]:

@@ -327,6 +327,19 @@ def test_a_check_that_talks_without_end_is_refused(make_stack, tmp_path):
     assert stack.chat('hi').status_code == 200
 
 
+def test_a_master_without_descriptors_refuses_a_reload(make_stack):
+    stack = make_stack(WORKERS='1')
+    master = stack.pids()['workers']
+    limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
+    resource.prlimit(master, resource.RLIMIT_NOFILE, (len(os.listdir('/proc/%d/fd' % master)), limits[1]))
+    hup(stack)
+    wait_for(lambda: any('Too many open files' in line for line in events(stack, 'reload_refused')), 20, 'the refusal')
+    assert stack.chat('hi').status_code == 200
+    resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
+    stack.reload()
+    assert stack.chat('hi').status_code == 200
+
+
 def test_a_full_disk_does_not_end_a_reload(make_stack):
     """Nothing can be written into RUN_DIR: as on a full disk, also for root."""
     stack = make_stack(WORKERS='2')
