@@ -369,7 +369,7 @@ def test_a_log_that_cannot_be_opened_refuses_a_reload(make_stack, tmp_path):
     hup(stack)
     wait_for(lambda: state(stack) == (2, 'ok'), 20, 'the reload')
     assert stack.chat('hi').status_code == 200
-    assert not before & set(stack.worker_pids())
+    wait_for(lambda: not before & set(stack.worker_pids()), what='the old workers having left')
     assert 'event=request' in (logs / 'api.log').read_text()
 
 
