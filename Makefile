@@ -31,7 +31,7 @@ PKG_CFLAGS = $(call once,PKG_CFLAGS,$(shell pkg-config --cflags $(LIBS)))
 PKG_LIBS   = $(call once,PKG_LIBS,$(shell pkg-config --libs $(LIBS) || echo -lpackages-missing-run-env/install-run) -lm)
 
 # For the targets that build much: a job for each core, unless the caller has said how many.
-JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc))
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc))
 
 # What is built does not tell where it was built.
 COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE -ffile-prefix-map="$(CURDIR)"=. -Ifcgi $(CFLAGS) $(WARN) $(HARDEN) $(EXTRA) \
@@ -74,7 +74,7 @@ logs: ## follow the logs
 	@env/service logs
 
 test: install-test ## install what is missing, then unit and e2e
-	@$(MAKE) --no-print-directory $(JOBS) programs
+	@$(MAKE) --no-print-directory $(PARALLEL) programs
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
@@ -101,7 +101,7 @@ ASAN_OPTIONS_  = detect_leaks=1:abort_on_error=0:log_path=$(abspath build/asan)/
 UBSAN_OPTIONS_ = print_stacktrace=1:log_path=$(abspath build/asan)/report
 ASAN = BUILD=build/asan FORTIFY=-U_FORTIFY_SOURCE EXTRA='-fsanitize=address,undefined -fno-omit-frame-pointer -w'
 asan: install-test ## unit and e2e against a build with AddressSanitizer and UBSan (ARGS='-m smoke': a part of e2e)
-	@$(MAKE) --no-print-directory $(JOBS) programs $(ASAN)
+	@$(MAKE) --no-print-directory $(PARALLEL) programs $(ASAN)
 	@rm -f build/asan/report.*
 	@export ASAN_OPTIONS='$(ASAN_OPTIONS_)' UBSAN_OPTIONS='$(UBSAN_OPTIONS_)'; \
 	$(MAKE) --no-print-directory unit e2e $(ASAN); rc=$$?; \

@@ -23,7 +23,7 @@ LINT_ANALYZE = $(patsubst %,$(LINT)/analyze/%,$(filter-out tests/unit/% tests/fu
 LINT_FLAGS = -std=gnu11 -D_GNU_SOURCE -Ifcgi -Itests/unit $(WARN) $(PKG_CFLAGS)
 
 lint: install-lint ## look for what is wrong without running it: compilers' warnings, static analysis, layout, scripts
-	@$(MAKE) --no-print-directory --output-sync=target --keep-going $(JOBS) \
+	@$(MAKE) --no-print-directory --output-sync=target --keep-going $(PARALLEL) \
 		lint-clang lint-tidy lint-analyze lint-cppcheck lint-format lint-shell lint-python lint-lua lint-js
 	@echo "lint passed: $(words $(LINT_C)) C files and $(words $(LINT_H)) headers, $(words $(LINT_SH)) shell," \
 		"$(words $(LINT_PY)) Python, $(words $(LINT_LUA)) Lua, $(words $(LINT_JS)) JavaScript"
