@@ -94,8 +94,9 @@ struct redis_round {
 	/*
 	 * The write is over; may be NULL. secured: every command so far is in the socket of a Redis on this machine, which will
 	 * read all of them at once, and has answered all those before them but the last `earlier` ones. When that is 0 they
-	 * will be executed, whatever becomes of this process; and whoever is answered by Redis, on any connection, and asks it
-	 * again, finds that they have been.
+	 * will be executed, whatever becomes of this process; and whoever has been answered by Redis twice, on any connection,
+	 * and asks it then, finds that they have been. (Redis serves what is ready, round by round, and epoll puts a socket
+	 * that was ready in the last round before those that have become so since: a second question may come first, too.)
 	 */
 	void (*after)(struct redis_round *round, bool secured, size_t earlier);
 };

@@ -18,6 +18,9 @@ struct sessions {
 	char ttl_ms[24];
 };
 
+/* What was told while it was on its way to Redis is there once Redis has answered somebody so often (redis.h, `after`). */
+#define ANSWERS 2
+
 /* A call on its way to Redis: whom to tell. */
 struct asking {
 	struct sessions *sessions;
@@ -26,7 +29,7 @@ struct asking {
 		session_done_fn done;
 	} fn;
 	void *arg;
-	bool again; /* info: has been asked for twice */
+	unsigned answered; /* how often Redis has answered: see ANSWERS */
 	char session_id[ID_MAX + 1];
 	/* Of a change. */
 	char conversation_id[ID_MAX + 1];
@@ -56,7 +59,7 @@ static bool is_held(const struct redis_reply *reply)
 	return turn_until.len > 0 && (turn_until.len != 1 || turn_until.bytes[0] != '0');
 }
 
-/* A turn whose end was told may seem to run: its end is in Redis' socket, and comes before what is sent from now on. */
+/* A turn whose end was told may seem to run: its end is in Redis' socket. */
 static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 {
 	struct asking asking = *(struct asking *)arg;
@@ -64,8 +67,8 @@ static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 	struct redis_arg owner;
 	struct error error;
 
-	if (err == ERR_OK && is_held(reply) && !asking.again) {
-		((struct asking *)arg)->again = true;
+	if (err == ERR_OK && is_held(reply) && asking.answered < ANSWERS) {
+		((struct asking *)arg)->answered++;
 		err = ask_info(arg);
 		if (err == ERR_OK)
 			return;
@@ -196,7 +199,7 @@ enum err session_info(struct sessions *sessions, const char *session_id, session
 	return rc;
 }
 
-enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
+static enum err ping(struct sessions *sessions, redis_reply_fn on_reply, session_done_fn fn, void *arg)
 {
 	const struct redis_arg args[] = { redis_text("PING") };
 	struct asking *asking = asking_new(sessions, arg);
@@ -205,15 +208,37 @@ enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	rc = redis_command(sessions->redis, args, 1, on_done, asking);
+	rc = redis_command(sessions->redis, args, 1, on_reply, asking);
 	if (rc != ERR_OK)
 		free(asking);
 	return rc;
 }
 
+enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
+{
+	return ping(sessions, on_done, fn, arg);
+}
+
 /* ---- looking for sessions ---- */
 
+static void on_settling(void *arg, enum err err, const struct redis_reply *reply)
+{
+	const struct redis_arg args[] = { redis_text("PING") };
+	struct asking *asking = arg;
+
+	if (err == ERR_OK && ++asking->answered < ANSWERS) {
+		err = redis_command(asking->sessions->redis, args, 1, on_settling, asking);
+		if (err == ERR_OK)
+			return;
+	}
+	on_done(asking, err, reply);
+}
+
 /* The index does not show whether something of it is on its way: Redis is asked anything first, and then it has come. */
+static enum err settle(struct sessions *sessions, session_done_fn fn, void *arg)
+{
+	return ping(sessions, on_settling, fn, arg);
+}
 
 /* A list that is being made: the index told the places, each session is being asked for. */
 struct listing {
@@ -338,7 +363,7 @@ enum err sessions_list(struct sessions *sessions, uint64_t offset, uint64_t limi
 	listing->arg = arg;
 	listing->list.offset = offset;
 	listing->list.limit = limit;
-	rc = sessions_ping(sessions, on_list_begun, listing);
+	rc = settle(sessions, on_list_begun, listing);
 	if (rc != ERR_OK)
 		free(listing);
 	return rc;
@@ -416,7 +441,7 @@ enum err session_of_conversation(struct sessions *sessions, const char *conversa
 	search->fn = fn;
 	search->arg = arg;
 	snprintf(search->conversation_id, sizeof search->conversation_id, "%s", conversation_id);
-	rc = sessions_ping(sessions, on_search_begun, search);
+	rc = settle(sessions, on_search_begun, search);
 	if (rc != ERR_OK)
 		free(search);
 	return rc;

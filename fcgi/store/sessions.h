@@ -4,8 +4,8 @@
  * Any worker on any machine serves any session; each change is one Lua script (redis/session_*.lua). The order of a
  * session's messages is the business of claims.h. Knows nothing of turns, HTTP or Coze.
  *
- * What a client was told is seen by all it asks next, whichever worker serves that: a session that a turn holds is looked
- * at twice, and the index once Redis has answered something else, as a turn's end may be told while it is on its way.
+ * What a client was told is seen by all it asks next, whichever worker serves that, though a turn's end may be told while it
+ * is on its way to Redis: a session that a turn holds is looked at again, and the index once Redis has answered other things.
  *
  * Callbacks come exactly once for each call that returned ERR_OK, and never from within it. Ids are valid (id.h).
  */
