@@ -36,6 +36,11 @@ def wait_for(condition, seconds=10, what='the condition'):
         time.sleep(0.005)
 
 
+def late():
+    """Seconds that this machine may add to what takes a time: one, and more while others keep it busy."""
+    return 1 + max(0, os.getloadavg()[0] / os.cpu_count() - 1) / 2
+
+
 def directive(message='你好', **sim):
     """A message that makes the simulator behave as `sim` says (tests/coze_sim/README.md)."""
     return '%s sim:%s' % (message, json.dumps(sim, ensure_ascii=False))

@@ -19,10 +19,9 @@ import requests
 from outcomes import Outcome, starts
 from redis_group import bulk
 from redis_server import RedisServer, left_in_redis
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 LIMIT = 2   # seconds within which every request is answered while Redis is in trouble, and service is back after it
-LATE = 1    # seconds that a busy machine may add
 OUTAGE = 3  # seconds that a trouble lasts
 CLIENTS = 6
 STREAMS = 8
@@ -101,7 +100,7 @@ class Load:
 
     def check(self):
         assert self.statuses() <= {200, 503}, self.statuses()
-        assert max(seconds for _, _, seconds in self.outcomes) < LIMIT + LATE, 'an answer came too late'
+        assert max(seconds for _, _, seconds in self.outcomes) < LIMIT + late(), 'an answer came too late'
 
 
 @contextlib.contextmanager
@@ -135,8 +134,8 @@ def is_back(stack):
 
 
 def expect_back(stack, since):
-    wait_for(lambda: is_back(stack), LIMIT + LATE, 'the service after the trouble')
-    assert time.monotonic() - since < LIMIT + LATE
+    wait_for(lambda: is_back(stack), LIMIT + late(), 'the service after the trouble')
+    assert time.monotonic() - since < LIMIT + late()
     assert requests.get(stack.url + '/health', timeout=10).json()['redis'] == 'up'
 
 
@@ -150,7 +149,7 @@ def expect_saved(stack, word, count=1):
         return [(info.json().get('conversation_id'), info.json().get('message_count')) for info in infos]
 
     with contextlib.suppress(AssertionError):  # the next lines say what is wrong
-        wait_for(lambda: all(bound in spoken and count in (None, counted) for bound, counted in saved()), LIMIT + LATE)
+        wait_for(lambda: all(bound in spoken and count in (None, counted) for bound, counted in saved()), LIMIT + late())
     assert {bound for bound, _ in saved()} == spoken
     if count is not None:
         assert [counted for _, counted in saved()] == [count] * STREAMS, 'wrong message_count of "%s"' % word
@@ -162,7 +161,7 @@ def expect_counts(stack, load):
         return {session: stack.info(session).json()['message_count'] for session in load.counts}
 
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: counts() == load.counts, LIMIT + LATE)
+        wait_for(lambda: counts() == load.counts, LIMIT + late())
     assert counts() == load.counts
 
 
@@ -233,7 +232,7 @@ def test_who_waits_for_a_session_is_answered_too(stack, server):
             gone = time.monotonic()
             server.stop()
             assert waiter.result().status == 503
-            assert time.monotonic() - gone < LIMIT + LATE
+            assert time.monotonic() - gone < LIMIT + late()
             server.start()
             assert b'"complete"' in answer.content
     assert [entry['ended'] for entry in starts(stack, 'waiter')] == []
@@ -252,7 +251,7 @@ def test_redis_frozen(stack, server):
         try:
             for stream in short:
                 assert stream.result().good, 'a stream stops with Redis'
-                assert stream.result().seconds < 0.5 + LIMIT + LATE
+                assert stream.result().seconds < 0.5 + LIMIT + late()
             began = time.monotonic()
             assert requests.get(stack.url + '/health', timeout=10).status_code == 503
             assert time.monotonic() - began < LIMIT
@@ -377,7 +376,7 @@ def test_redis_slow(server, make_stack):
                                                             session_id='slow-%d' % number), range(80)))
             assert time.monotonic() - began < 80 * 0.14 / 2, 'one waits for the other'
             assert all(outcome.good for outcome in outcomes), outcomes
-            assert sorted(outcome.seconds for outcome in outcomes)[40] < 0.14 + LATE
+            assert sorted(outcome.seconds for outcome in outcomes)[40] < 0.14 + late()
             same = list(pool.map(lambda number: Outcome(stack, '/chat', 's%d' % number, session_id='same'), range(10)))
         assert all(outcome.good for outcome in same), same
         assert stack.info('same').json()['message_count'] == 10
@@ -401,8 +400,8 @@ def test_connections_are_reset(server, make_stack):
         path.reset()
         broken = time.monotonic()
         assert stack.chat('m').status_code in (200, 503) and time.monotonic() - broken < LIMIT
-        wait_for(lambda: is_back(stack), LIMIT + LATE, 'the service after the reset')
-        wait_for(lambda: set(link.pubsub_channels('coze:wake:*')) == channels, LIMIT + LATE, 'both workers listening again')
+        wait_for(lambda: is_back(stack), LIMIT + late(), 'the service after the reset')
+        wait_for(lambda: set(link.pubsub_channels('coze:wake:*')) == channels, LIMIT + late(), 'both workers listening again')
     finally:
         path.close()
 
@@ -443,12 +442,12 @@ def test_redis_says_what_nobody_asked(talker, words):
     def listening():
         return set(stack.redis.link().pubsub_channels('coze:wake:*'))
 
-    channels = wait_for(lambda: len(listening()) == 2 and listening(), LIMIT + LATE, 'both workers listening')
+    channels = wait_for(lambda: len(listening()) == 2 and listening(), LIMIT + late(), 'both workers listening')
     for channel in channels if b'CHANNEL' in words else [b'']:
         path.say(words.replace(b'$7\r\nCHANNEL', b'$%d\r\n%s' % (len(channel), channel)))
-        wait_for(lambda: is_back(stack), LIMIT + LATE, 'the service after the nonsense')
+        wait_for(lambda: is_back(stack), LIMIT + late(), 'the service after the nonsense')
     assert stack.worker_pids() == pids, 'a worker died'
-    wait_for(lambda: listening() == channels, LIMIT + LATE, 'both workers listening again')
+    wait_for(lambda: listening() == channels, LIMIT + late(), 'both workers listening again')
 
 
 # --- it refuses, or has forgotten ------------------------------------------------------------------------------------
@@ -559,10 +558,10 @@ def test_password_and_database(make_stack, login):
             admin.config_set('requirepass', 'other')
             admin.execute_command('CLIENT', 'KILL', 'TYPE', 'pubsub')
             admin.execute_command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
-        wait_for(lambda: stack.chat('refused').status_code == 503, LIMIT + LATE, 'the wrong password being noticed')
+        wait_for(lambda: stack.chat('refused').status_code == 503, LIMIT + late(), 'the wrong password being noticed')
         while time.monotonic() < changed + OUTAGE:
             outcome = Outcome(stack, '/chat', 'refused')
-            assert outcome.status == 503 and outcome.seconds < LIMIT + LATE, outcome
+            assert outcome.status == 503 and outcome.seconds < LIMIT + late(), outcome
         assert requests.get(stack.url + '/health', timeout=10).status_code == 503
         expect_quiet_log(stack, mark, time.monotonic() - changed)
         assert 'geheim' not in stack.api_log()
@@ -575,7 +574,7 @@ def test_password_and_database(make_stack, login):
         expect_back(stack, back)
         # Also the listening connections are back.
         wait_for(lambda: admin.pubsub_channels('coze:wake:*') and len(admin.pubsub_channels('coze:wake:*')) == 2,
-                 LIMIT + LATE, 'both workers listening')
+                 LIMIT + late(), 'both workers listening')
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda number: stack.chat(directive('m', gap_ms=10), session_id='db'), range(4)))
         assert {answer.status_code for answer in answers} == {200}
@@ -598,7 +597,7 @@ def test_a_redis_that_knows_no_passwords(server, make_stack):
             without.write(file.read() + '\nrename-command AUTH ""\n')
     server.start()
     os.kill(*stack.worker_pids(), signal.SIGKILL)  # the next one meets it first thing
-    wait_for(lambda: stack.api_log().count('cause="AUTH was refused') == 2, LIMIT + LATE, 'the refusal on both connections')
+    wait_for(lambda: stack.api_log().count('cause="AUTH was refused') == 2, LIMIT + late(), 'the refusal on both connections')
     assert password not in stack.api_log()
 
 

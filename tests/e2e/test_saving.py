@@ -15,7 +15,7 @@ from redis_server import RedisServer
 from service import TOP
 from stack import directive, wait_for
 
-READS = 2000
+READS = 1000
 
 
 @pytest.fixture

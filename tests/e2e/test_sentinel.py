@@ -15,8 +15,8 @@ import requests
 from redis_group import NAME, FakeSentinel, RedisGroup, bulk, words_of_a_sentinel
 from redis_server import RedisServer
 from service import free_port
-from stack import Stack, wait_for
-from test_redis_trouble import LATE, LIMIT, STREAMS, Load, expect_back, expect_saved, streams
+from stack import Stack, late, wait_for
+from test_redis_trouble import LIMIT, STREAMS, Load, expect_back, expect_saved, streams
 
 pytestmark = pytest.mark.alone
 
@@ -63,7 +63,7 @@ def expect_kept(stack, load, kept):
         assert kept[session] <= count <= load.counts[session], session
     before = counted(stack, load.counts)
     assert all(stack.chat('again', session_id=session).status_code == 200 for session in before)
-    wait_for(lambda: counted(stack, before) == {session: count + 1 for session, count in before.items()}, LIMIT + LATE,
+    wait_for(lambda: counted(stack, before) == {session: count + 1 for session, count in before.items()}, LIMIT + late(),
              'the counts after the failover')
 
 
@@ -91,13 +91,13 @@ def follow(stack, group, word, trouble):
         trouble(old)
         new = group.await_other_master(than=old)
         led = time.monotonic()
-        wait_for(lambda: connections(stack, new) == 4, LIMIT + LATE, 'the workers at the new master')
+        wait_for(lambda: connections(stack, new) == 4, LIMIT + late(), 'the workers at the new master')
         expect_back(stack, led)
         back = time.monotonic()
         wait_for(lambda: load.lasted(1, back), what='a second of load')
     load.check()
     assert load.statuses(back) == {200}, 'errors after the failover'
-    assert outage(load, began) < led - began + LIMIT + LATE
+    assert outage(load, began) < led - began + LIMIT + late()
     expect_saved(stack, word)
     expect_kept(stack, load, kept)
     return old, load
@@ -108,14 +108,14 @@ def follow(stack, group, word, trouble):
 def test_the_master_dies(group, make_stack):
     stack = start(make_stack, group)
     pids = stack.worker_pids()
-    wait_for(lambda: served_by(stack, group.master), LIMIT + LATE, 'both workers listening')
+    wait_for(lambda: served_by(stack, group.master), LIMIT + late(), 'both workers listening')
     first, load = follow(stack, group, 'long', lambda master: master.kill())
     assert 503 in load.statuses(), 'nothing happened'
     # And it comes back as a replica, which nobody mistakes for the master.
     first.start()
     master = group.master
     wait_for(lambda: first.follows(master.port), 40, 'the old master as a replica')
-    wait_for(lambda: served_by(stack, master) and connections(stack, master) == 4, LIMIT + LATE)
+    wait_for(lambda: served_by(stack, master) and connections(stack, master) == 4, LIMIT + late())
     assert connections(stack, first) == 0
     assert stack.worker_pids() == pids
 
@@ -151,7 +151,7 @@ def test_a_master_that_only_we_still_reach(group, make_stack):
     """Nothing breaks and nothing is refused there; but the Sentinels have another one, and what is written is lost."""
     stack = start(make_stack, group)
     old = group.master
-    wait_for(lambda: connections(stack, old) == 4, LIMIT + LATE, 'the connections of both workers')
+    wait_for(lambda: connections(stack, old) == 4, LIMIT + late(), 'the connections of both workers')
     assert stack.chat('m').status_code == 200
     admin = old.admin()
     admin.ping()
@@ -163,8 +163,8 @@ def test_a_master_that_only_we_still_reach(group, make_stack):
     old.login = 'closed'
     other = group.await_other_master(than=old)
     named = time.monotonic()
-    wait_for(lambda: connections(stack, old) == 0 and connections(stack, other) == 4, LIMIT + LATE, 'the switch')
-    assert time.monotonic() - named < LIMIT + LATE
+    wait_for(lambda: connections(stack, old) == 0 and connections(stack, other) == 4, LIMIT + late(), 'the switch')
+    assert time.monotonic() - named < LIMIT + late()
     expect_back(stack, time.monotonic())
     before = old.admin().info('commandstats')['cmdstat_evalsha']
     assert stack.chat('m', session_id='after').status_code == 200
@@ -180,7 +180,7 @@ def test_some_sentinels_are_dead_or_frozen(group, make_stack):
     addresses = '127.0.0.1:%d,%s' % (free_port(), group.addresses)
     began = time.monotonic()
     stack = start(make_stack, group, REDIS_SENTINELS=addresses)
-    assert time.monotonic() - began < 5 + LATE
+    assert time.monotonic() - began < 5 + late()
     assert served_by(stack, group.master)
     old = group.master
     old.kill()
@@ -217,7 +217,7 @@ def test_a_sentinel_that_is_behind(make_stack, masters, fakes):
     fakes[0].answer = words_of_a_sentinel(old.port, 4)
     fakes[1].answer = fakes[2].answer = words_of_a_sentinel(new.port, 5)
     stack = make_stack(WORKERS='2', REDIS_SENTINELS=','.join(fake.address for fake in fakes))
-    wait_for(lambda: connections(stack, new) == 4, LIMIT + LATE, 'the right master')
+    wait_for(lambda: connections(stack, new) == 4, LIMIT + late(), 'the right master')
     some_rounds(fakes[0])
     assert connections(stack, new) == 4 and connections(stack, old) == 0
     # Alone it is not believed either, also when the master is gone.
@@ -234,12 +234,12 @@ def test_sentinels_that_were_set_up_anew(make_stack, masters, fakes):
     for fake in fakes:
         fake.answer = words_of_a_sentinel(first.port, 5)
     stack = make_stack(WORKERS='2', REDIS_SENTINELS=','.join(fake.address for fake in fakes))
-    wait_for(lambda: connections(stack, first) == 4, LIMIT + LATE, 'the connections of both workers')
+    wait_for(lambda: connections(stack, first) == 4, LIMIT + late(), 'the connections of both workers')
     fakes[0].answer = fakes[1].answer = words_of_a_sentinel(second.port, 1)
     some_rounds(fakes[2])
     assert connections(stack, first) == 4
     fakes[2].answer = fakes[0].answer
-    wait_for(lambda: connections(stack, second) == 4, LIMIT + LATE, 'the switch')
+    wait_for(lambda: connections(stack, second) == 4, LIMIT + late(), 'the switch')
     assert stack.chat('m').status_code == 200 and connections(stack, first) == 0
 
 
@@ -284,7 +284,7 @@ def test_hostile_sentinels(group, make_stack):
         with Load(stack) as load:
             said.clear()
             wait_for(lambda: set(said) == set(ODD), 30, 'all answers')
-        assert load.statuses() == {200} and max(seconds for _, _, seconds in load.outcomes) < LATE
+        assert load.statuses() == {200} and max(seconds for _, _, seconds in load.outcomes) < late()
         assert connections(stack, group.master) == 4 and stack.worker_pids() == pids
         if 'ASAN_OPTIONS' not in os.environ:  # it keeps what was freed
             assert max(peak_kib(pid) for pid in pids) < PEAK_KIB
@@ -311,7 +311,7 @@ def test_a_wrong_name(group):
         for sentinel in group.sentinels:
             sentinel.monitor('other', group.master.port)
         started.result()
-        wait_for(lambda: {health(stack) for _ in range(4)} == {(200, 'healthy')}, LIMIT + LATE, 'both workers')
+        wait_for(lambda: {health(stack) for _ in range(4)} == {(200, 'healthy')}, LIMIT + late(), 'both workers')
         assert stack.api_log().count(cause) == 2
 
 
