@@ -254,7 +254,7 @@ def crowd_rows(found):
         what = '%s streams %s, Coze by HTTP/2 and TLS' % (number(count), 'begun at once' if burst else 'open at once for %d s' % found['seconds'])
         ms = [each[name][point] / 1000 for name, point in (('late_us', 'p50'), ('late_us', 'p99'), ('late_us', 'max'))]
         values = [('failed', number(sum(each['failed'].values()))),
-                  ('chunks more than %d ms late' % crowd_part.LATE_MS, '%s of %s' % (number(each['late_us']['over']), number(each['chunks']))),
+                  ('chunks more than %d ms late' % crowd_part.LATE_MS[each['kind']], '%s of %s' % (number(each['late_us']['over']), number(each['chunks']))),
                   ('lateness p50 / p99 / max in ms', ' / '.join(number(value, 1) for value in ms)),
                   ('connections to Coze', number(each['open']['connections_to_coze']))]
         if not burst:
