@@ -83,7 +83,7 @@ class Chaos:
         self.base_urls = ['http://127.0.0.1:%d/v3' % port, 'https://localhost:%d/v3' % tls_port]
         self.crowd = self.pulse = self.verdict = None
         self.instrumented = False
-        self.held = []  # by part, before the first fault, and then each second
+        self.held = []  # by part, before the first fault, then each second, and in the end at rest
 
     # --- the run ---
 
@@ -149,6 +149,7 @@ class Chaos:
         for session in self.crowd.sessions:
             session.info = self.stack.get(session.path)
         self.answer_all()
+        self.held.append(self.measure())  # at rest: whoever still holds something has lost it
 
     def is_at_rest(self, workers):
         busy = busy_gauges(scrape(self.stack), workers)
