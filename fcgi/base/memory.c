@@ -12,3 +12,14 @@ bool memory_is_there(size_t bytes)
 	free(memory);
 	return memory != NULL;
 }
+
+bool memory_is_there_to_watch(const uv_loop_t *loop, int fd)
+{
+	size_t places = 4; /* one for each descriptor and two more, rounded up to a power of two */
+
+	if ((unsigned)fd < loop->nwatchers)
+		return true;
+	while (places < (size_t)fd + 3)
+		places *= 2;
+	return memory_is_there(places * sizeof *loop->watchers);
+}

@@ -10,10 +10,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <uv.h>
 
 /* What an allocation takes beyond what was asked for. */
 #define MEMORY_OVERHEAD 32
 
 bool memory_is_there(size_t bytes);
+
+/* The same for libuv, before it watches `fd`: when its table has no place for that, it makes a larger one. */
+bool memory_is_there_to_watch(const uv_loop_t *loop, int fd);
 
 #endif

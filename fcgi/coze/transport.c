@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "coze/refusal.h"
 #include "coze/trust.h"
 
@@ -675,7 +676,8 @@ static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
 
 	if (watch == NULL)
 		return NULL;
-	if (uv_poll_init_socket(transport->loop, &watch->poll, fd) != 0) {
+	if (!memory_is_there_to_watch(transport->loop, fd) ||
+	    uv_poll_init_socket(transport->loop, &watch->poll, fd) != 0) {
 		free(watch);
 		return NULL;
 	}

@@ -26,6 +26,7 @@
 #include "base/background.h"
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/metrics.h"
 #include "base/utf8.h"
 #include "http/codec.h"
@@ -846,7 +847,8 @@ static void open_conn(struct fcgi_server *server, int fd)
 {
 	struct fcgi_request *conn = calloc(1, sizeof *conn);
 
-	if (conn == NULL || uv_poll_init(server->loop, &conn->poll, fd) != 0) {
+	if (conn == NULL || !memory_is_there_to_watch(server->loop, fd) ||
+	    uv_poll_init(server->loop, &conn->poll, fd) != 0) {
 		free(conn);
 		close(fd);
 		return;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/memory.h"
 
 /* Of one reply; ours have some hundred bytes and some dozen elements. */
 #define BYTES_MAX    (1024 * 1024)
@@ -265,7 +266,7 @@ struct redis_link *redis_link_open(uv_loop_t *loop, const struct sockaddr *addre
 	fd = open_socket(address, len);
 	if (fd < 0)
 		*why = strerror(errno);
-	if (fd < 0 || uv_poll_init(loop, &link->poll, fd) != 0) {
+	if (fd < 0 || !memory_is_there_to_watch(loop, fd) || uv_poll_init(loop, &link->poll, fd) != 0) {
 		if (fd >= 0)
 			close(fd);
 		redisReaderFree(link->reader);

@@ -11,6 +11,7 @@ STARVE=all: every allocation of everything, of TLS handshakes and polled chats, 
 over plain HTTP, and of the rest a part that is always the same.
 """
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 import redis
 import requests
 
+from fastcgi import Link, request, worker_socket
 from install import read
 from redis_server import left_in_redis
 from stack import directive, parse_stream, text_of, wait_for
@@ -33,6 +35,7 @@ TIMEOUT = 15  # seconds for an answer: less than any time limit of the worker's 
 CUT = 8       # 502s at most: the places where there is no memory to find out what is asked, one of them met twice at times
 SLACK = 100   # allocations by which a worker at rest differs from itself
 MOST = 20000  # allocations of one request: an end to tests that would find none
+GROWS_AT = 126  # descriptors: one of the sizes of libuv's table
 
 STORE = '会话存储暂时不可用，请稍后重试'  # no memory for an answer of Redis: its connection is made anew
 NOBODY = '服务暂时不可用，请稍后重试'  # nginx says so when a worker closes the connection
@@ -268,3 +271,24 @@ def test_nothing_is_lost(starved):
     link = redis.Redis(unix_socket_path=os.path.join(starved.stack.run_dir, 'redis.sock'))
     wait_for(lambda: left_in_redis(link) == [], what='all sessions being free')
     assert starved.gauge('requests_active') == 1  # the one that asks
+
+
+def test_libuv_is_not_asked_for_more_than_there_is(plain):
+    """Its table of descriptors grows when there are many; without memory for that it would abort."""
+    path = worker_socket(plain.stack)
+
+    def highest():
+        return max(map(int, os.listdir('/proc/%d/fd' % plain.pid)))
+
+    with contextlib.ExitStack() as links:
+        while highest() < GROWS_AT - 1:
+            count = highest()
+            links.enter_context(Link(path))
+            wait_for(lambda before=count: highest() > before, what='the connection being accepted')
+        plain.starver.refuse(good=1, many=ROW)  # the connection itself is granted
+        with Link(path) as refused:
+            assert refused.socket.recv(1) == b''
+        assert plain.starver.serve() is not None and plain.stack.worker_pids() == [plain.pid]
+        with Link(path) as link:
+            link.send(request('GET', '/'))
+            assert link.answer()[0] == 200
