@@ -590,7 +590,7 @@ static int unread(curl_socket_t fd)
 	return ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1;
 }
 
-/* libcurl is told that there is something to read. */
+/* libcurl is told that there is something to read, or by no flags at all that the connection has broken. */
 static void act_on(struct watch *watch, int flags)
 {
 	struct transport *transport = watch->transport;
@@ -602,12 +602,14 @@ static void act_on(struct watch *watch, int flags)
 	act(transport, fd, flags);
 	if (watch_of(transport, fd) != watch) /* closed */
 		return;
-	if (transport->heard != heard || (flags & CURL_CSELECT_IN) == 0 || (doubtful && unread(fd) < before))
+	if (transport->heard != heard || flags == CURL_CSELECT_OUT || (doubtful && unread(fd) < before))
 		watch->futile = 0;
 	else if (!doubtful)
 		watch->futile++;
-	else if (!transport->broken && watch->wanted != 0)
+	else if (!transport->broken && watch->wanted != 0) {
+		watch->futile = 0;
 		end_connection(transport, fd);
+	}
 }
 
 static void on_socket_event(uv_poll_t *poll, int status, int events)

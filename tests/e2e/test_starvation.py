@@ -25,8 +25,10 @@ import requests
 from fastcgi import Link, request, worker_socket
 from install import read
 from redis_server import left_in_redis
+from service import free_port
 from stack import directive, parse_stream, text_of, wait_for
 from starving import CHATD, Starver
+from test_redis_trouble import SlowPath
 
 ALL = os.environ.get('STARVE') == 'all'
 ROW = 10      # allocations that fail in a row
@@ -292,3 +294,34 @@ def test_libuv_is_not_asked_for_more_than_there_is(plain):
         with Link(path) as link:
             link.send(request('GET', '/'))
             assert link.answer()[0] == 200
+
+
+@pytest.mark.parametrize('broken', [False, True], ids=['and answers', 'and is reset'])
+def test_a_connection_to_coze_that_is_not_read_any_more(make_stack, broken):
+    """
+    OpenSSL has no memory for the first record of an answer, and its connection has failed for good; libcurl takes that for
+    "not yet", as nothing but session tickets had come before.
+    """
+    sim_port = free_port()
+    path = SlowPath(sim_port, 0)
+    try:
+        cold = Starved(make_stack, tls=True, sim={'SIM_TLS_PORT': sim_port, 'SIM_HTTP2': 0},
+                       COZE_BASE_URL='https://localhost:%d/v3' % path.port)
+        path.reset()  # so that the next message meets a new connection
+        message = directive(first_ms=1000)
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(cold.stack.chat, message, timeout=TIMEOUT)
+            wait_for(lambda: len(cold.stack.sim.log('/v3/chat')) == 2, what='the message at Coze')
+            for _ in range(5):  # meanwhile the tickets are read; if not, it fails at once with them
+                cold.get('/')
+            wait_for(cold.sleeps, what='the worker having nothing to do')
+            cold.starver.refuse(left=8000)  # enough for anything but a record
+            if broken:
+                path.reset()
+            wait_for(cold.starver.last, what='the refusal')
+            refusal = cold.starver.serve()
+            assert asking.result().status_code == 503
+        assert refusal.who in ('libssl', 'libcrypto'), refusal
+        cold.recover()
+    finally:
+        path.close()
