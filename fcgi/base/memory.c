@@ -21,5 +21,5 @@ bool memory_is_there_to_watch(const uv_loop_t *loop, int fd)
 		return true;
 	while (places < (size_t)fd + 3)
 		places *= 2;
-	return memory_is_there(places * sizeof *loop->watchers);
+	return memory_is_there(places * sizeof(void *));
 }
