@@ -105,7 +105,7 @@ def test_other_signals_do_no_harm(make_stack):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGQUIT])
 def test_a_drain_ends_what_runs_and_takes_nothing_new(make_stack, number):
     stack = make_stack(WORKERS='2')
-    with stack.stream(directive('last', chunks=15, gap_ms=100), session_id='s') as answer:
+    with stack.stream(directive('last', answer='话' * 50, chunks=50, gap_ms=100), session_id='s') as answer:
         pieces = answer.iter_content(None)
         body = next(pieces)
         master = stack.pids()['workers']
