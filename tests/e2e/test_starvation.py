@@ -210,7 +210,7 @@ FEW = 1 if ALL else 3
 def test_each_allocation_of_a_turn(starved, plain, kind):
     step = 1 if starved is plain else FEW
     outcomes = starved.scan(kind, 1, step)
-    assert outcomes['503'] > 50 // step and outcomes['whole'] > 0, outcomes
+    assert outcomes['503'] > 50 // step and (outcomes['whole'] > 0 or step > 1), outcomes  # few may fail unnoticed
     assert (outcomes['error event'] > 0) == (kind == 'stream'), outcomes
     assert outcomes['502'] <= CUT, outcomes
 
@@ -279,14 +279,16 @@ def test_libuv_is_not_asked_for_more_than_there_is(plain):
     """Its table of descriptors grows when there are many; without memory for that it would abort."""
     path = worker_socket(plain.stack)
 
-    def highest():
-        return max(map(int, os.listdir('/proc/%d/fd' % plain.pid)))
+    def next_one():
+        taken = set(map(int, os.listdir('/proc/%d/fd' % plain.pid)))
+        return min(set(range(len(taken) + 1)) - taken)
 
     with contextlib.ExitStack() as links:
-        while highest() < GROWS_AT - 1:
-            count = highest()
-            links.enter_context(Link(path))
-            wait_for(lambda before=count: highest() > before, what='the connection being accepted')
+        while next_one() < GROWS_AT:
+            link = links.enter_context(Link(path))
+            link.send(request('GET', '/', keep=True))
+            assert link.answer()[0] == 200  # so it was accepted
+        assert next_one() == GROWS_AT
         plain.starver.refuse(good=1, many=ROW)  # the connection itself is granted
         with Link(path) as refused:
             assert refused.socket.recv(1) == b''
