@@ -4,10 +4,10 @@
  * Redis and the index of sessions are played here: the functions of redis.h and session_index.h below stand in front of the
  * archive's. Each call adds a word to the world's story. The loop is libuv's own, on a clock that only pass() moves.
  */
+#include "story.h"
 #include "unit.h"
 
 #include <fcntl.h>
-#include <time.h>
 #include <uv.h>
 
 #include "base/log.h"
@@ -19,19 +19,6 @@
 #define TTL_MS  86400000
 #define LOCK_MS 10000
 #define CALLS   16
-
-/* ---- time ---- */
-
-static uint64_t clock_ms = 1000000;
-
-/* Instead of glibc's, for the whole program: libuv asks it, too. */
-int clock_gettime(clockid_t id, struct timespec *now)
-{
-	(void)id;
-	now->tv_sec = (time_t)(clock_ms / 1000);
-	now->tv_nsec = (long)(clock_ms % 1000) * 1000000;
-	return 0;
-}
 
 /* ---- the world of a claim ---- */
 
@@ -66,31 +53,10 @@ struct world {
 	enum err open;   /* what redis_open() answers */
 	char ticket[64]; /* of who asked for the session last */
 	bool within;     /* a call of ours: nobody may be told */
-	char story[1024];
+	struct story story;
 };
 
 static struct world *the_world; /* of the test that runs: the index has no other way to it */
-
-static void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void tell(const char *format, ...)
-{
-	char *story = the_world->story;
-	size_t len = strlen(story);
-	va_list args;
-
-	if (len > 0 && len + 1 < sizeof the_world->story)
-		story[len++] = ' ';
-	va_start(args, format);
-	vsnprintf(story + len, sizeof the_world->story - len, format, args);
-	va_end(args);
-}
-
-#define assert_story(words)                                   \
-	do {                                                  \
-		assert_string_equal(the_world->story, words); \
-		the_world->story[0] = '\0';                   \
-	} while (0)
 
 /* ---- Redis ---- */
 
@@ -142,15 +108,16 @@ enum err redis_eval(struct redis *redis, size_t script, const struct redis_arg *
 		return redis->send;
 	if (script == SCRIPT_SESSION_BEGIN) {
 		redis_text_copy(the_world->ticket, sizeof the_world->ticket, rest[2]);
-		tell("begin");
+		tell(the_world, "begin");
 	} else if (script == SCRIPT_SESSION_RENEW)
-		tell("renew");
+		tell(the_world, "renew");
 	else if (rest[1].len == 0)
-		tell("leave");
+		tell(the_world, "leave");
 	else
-		tell("%s(%s,%s)", rest[7].bytes[0] == '0' ? "bind" : "end", rest[2].bytes, rest[3].bytes);
+		tell(the_world, "%s(%s,%s)", rest[7].bytes[0] == '0' ? "bind" : "end", rest[2].bytes,
+		     rest[3].bytes);
 	if (script == SCRIPT_SESSION_SAVE && rest[7].bytes[0] == '2')
-		tell("anew");
+		tell(the_world, "anew");
 	assert_true(redis->count < CALLS);
 	redis->calls[redis->count++] = (struct call){ fn, arg };
 	redis->round_ends = true;
@@ -186,7 +153,7 @@ void session_index_touch(struct session_index *index, const char *session_id, co
 	(void)session_id;
 	(void)conversation_id;
 	(void)active_us;
-	tell("touch");
+	tell(the_world, "touch");
 }
 
 /* Redis answers the call number `index` of those under way: a text, or NULL for an error. */
@@ -210,23 +177,8 @@ static void end_round(bool secured, size_t earlier)
 	assert_true(redis->round_ends);
 	redis->round_ends = false;
 	redis->round->before(redis->round);
-	tell("|");
+	tell(the_world, "|");
 	redis->round->after(redis->round, secured, earlier);
-}
-
-/* Time goes by, from one timer to the next. */
-static void pass(uint64_t ms)
-{
-	uint64_t until = clock_ms + ms;
-
-	do {
-		uint64_t left = until - clock_ms;
-		uint64_t next =
-		    uv_loop_alive(&the_world->loop) ? (uint64_t)uv_backend_timeout(&the_world->loop) : left;
-
-		clock_ms += next < left ? next : left;
-		uv_run(&the_world->loop, UV_RUN_NOWAIT);
-	} while (clock_ms < until);
 }
 
 /* ---- the owner ---- */
@@ -236,16 +188,16 @@ static void on_granted(void *arg, const struct error *error, const struct claim_
 	(void)arg;
 	assert_false(the_world->within);
 	if (error != NULL)
-		tell("refused(%s)", error_name(error->code));
+		tell(the_world, "refused(%s)", error_name(error->code));
 	else
-		tell("granted(%s,%s)", grant->owner, grant->conversation_id);
+		tell(the_world, "granted(%s,%s)", grant->owner, grant->conversation_id);
 }
 
 static void on_saved(void *arg, const struct error *error)
 {
 	(void)arg;
 	assert_false(the_world->within);
-	tell("saved(%s)", error != NULL ? error_name(error->code) : "ok");
+	tell(the_world, "saved(%s)", error != NULL ? error_name(error->code) : "ok");
 }
 
 static void start(void)
@@ -254,16 +206,16 @@ static void start(void)
 	assert_int_equal(claim_start(&the_world->claim, the_world->claims, "s", "u", on_granted, NULL),
 			 ERR_OK);
 	the_world->within = false;
-	assert_story("begin");
+	assert_story(the_world, "begin");
 	end_round(true, 0);
-	assert_story("|");
+	assert_story(the_world, "|");
 }
 
 static void hold(void)
 {
 	start();
 	answer(0, "ok\n1700000000000000\n7\n1700000000000001\nu\nc0");
-	assert_story("granted(u,c0)");
+	assert_story(the_world, "granted(u,c0)");
 }
 
 static void be_accepted(void)
@@ -282,7 +234,7 @@ static void end(void)
 
 static void assert_gone(void)
 {
-	pass(0);
+	pass(the_world, 0);
 	assert_int_equal(claims_count(the_world->claims), 0);
 	assert_int_equal(the_world->redis.count, 0);
 }
@@ -317,10 +269,10 @@ static int close_world(void **state)
 {
 	struct world *world = *state;
 
-	assert_story("");
+	assert_story(the_world, "");
 	if (world->claims != NULL)
 		claims_close(world->claims);
-	pass(0);
+	pass(the_world, 0);
 	assert_int_equal(uv_loop_close(&world->loop), 0);
 	free(world);
 	return 0;
@@ -334,9 +286,9 @@ static void test_an_end_in_the_round_of_its_acceptance_says_both(void **state)
 	hold();
 	be_accepted();
 	end();
-	assert_story("touch");
+	assert_story(the_world, "touch");
 	end_round(true, 0);
-	assert_story("end(7,c1) | saved(ok)");
+	assert_story(the_world, "end(7,c1) | saved(ok)");
 	answer(0, "");
 	assert_gone();
 }
@@ -346,13 +298,13 @@ static void test_acceptance_is_said_at_the_end_of_its_round(void **state)
 	(void)state;
 	hold();
 	be_accepted();
-	assert_story("");
+	assert_story(the_world, "");
 	end_round(true, 0);
-	assert_story("bind(7,c1) |");
+	assert_story(the_world, "bind(7,c1) |");
 	answer(0, "");
 	end();
 	end_round(true, 0);
-	assert_story("touch end(7,c1) | saved(ok)");
+	assert_story(the_world, "touch end(7,c1) | saved(ok)");
 	answer(0, "");
 	assert_gone();
 }
@@ -372,13 +324,13 @@ static void test_an_end_is_told_when_it_is_sure(void **state)
 		be_accepted();
 		end_round(true, 0);
 		end();
-		assert_story("bind(7,c1) | touch");
+		assert_story(the_world, "bind(7,c1) | touch");
 		end_round(cases[i].secured, cases[i].earlier);
-		assert_story(cases[i].told ? "end(7,c1) | saved(ok)" : "end(7,c1) |");
+		assert_story(the_world, cases[i].told ? "end(7,c1) | saved(ok)" : "end(7,c1) |");
 		answer(0, "");
-		assert_story("");
+		assert_story(the_world, "");
 		answer(0, "");
-		assert_story(cases[i].told ? "" : "saved(ok)");
+		assert_story(the_world, cases[i].told ? "" : "saved(ok)");
 		assert_gone();
 	}
 }
@@ -391,15 +343,15 @@ static void test_an_end_that_redis_refuses_is_said_again(void **state)
 		be_accepted();
 		end();
 		end_round(told, 0);
-		assert_story(told ? "touch end(7,c1) | saved(ok)" : "touch end(7,c1) |");
+		assert_story(the_world, told ? "touch end(7,c1) | saved(ok)" : "touch end(7,c1) |");
 		for (int i = 0; i < 3; i++) {
 			answer(0, NULL);
-			assert_story(told || i > 0 ? "" : "saved(store)");
-			pass(499);
-			assert_story("");
-			pass(1);
+			assert_story(the_world, told || i > 0 ? "" : "saved(store)");
+			pass(the_world, 499);
+			assert_story(the_world, "");
+			pass(the_world, 1);
 			end_round(true, 0);
-			assert_story("touch end(7,c1) |");
+			assert_story(the_world, "touch end(7,c1) |");
 		}
 		answer(0, "");
 		assert_gone();
@@ -415,9 +367,9 @@ static void test_the_answer_to_the_acceptance_may_come_last(void **state)
 	end_round(true, 0);
 	end();
 	end_round(true, 1);
-	assert_story("bind(7,c1) | touch end(7,c1) | saved(ok)");
+	assert_story(the_world, "bind(7,c1) | touch end(7,c1) | saved(ok)");
 	answer(1, "");
-	pass(0);
+	pass(the_world, 0);
 	assert_int_equal(claims_count(the_world->claims), 1);
 	answer(0, "");
 	assert_gone();
@@ -432,15 +384,15 @@ static void test_an_end_without_redis_is_told_and_said_when_redis_is_back(void *
 	redis->send = ERR_STORE;
 	end();
 	end_round(false, 0);
-	assert_story("touch saved(store) |");
-	pass(500);
+	assert_story(the_world, "touch saved(store) |");
+	pass(the_world, 500);
 	end_round(false, 0);
-	assert_story("touch |");
+	assert_story(the_world, "touch |");
 	redis->send = ERR_OK;
 	redis->on_ready(redis->ready_arg);
-	pass(0);
+	pass(the_world, 0);
 	end_round(true, 0);
-	assert_story("touch end(7,c1) |");
+	assert_story(the_world, "touch end(7,c1) |");
 	answer(0, "");
 	assert_gone();
 }
@@ -449,15 +401,15 @@ static void test_an_end_waits_for_a_renewal(void **state)
 {
 	(void)state;
 	hold();
-	pass(250);
-	assert_story("touch renew");
+	pass(the_world, 250);
+	assert_story(the_world, "touch renew");
 	end_round(true, 0);
 	end();
-	assert_story("|");
+	assert_story(the_world, "|");
 	answer(0, "");
-	assert_story("touch");
+	assert_story(the_world, "touch");
 	end_round(true, 0);
-	assert_story("leave | saved(ok)");
+	assert_story(the_world, "leave | saved(ok)");
 	answer(0, "");
 	assert_gone();
 }
@@ -467,10 +419,10 @@ static void test_who_leaves_while_it_asks_leaves_what_it_got(void **state)
 	(void)state;
 	start();
 	end();
-	assert_story("");
+	assert_story(the_world, "");
 	answer(0, "ok\n1700000000000000\n7\n1700000000000001\n\n");
 	end_round(true, 0);
-	assert_story("touch leave | saved(ok)");
+	assert_story(the_world, "touch leave | saved(ok)");
 	answer(0, "");
 	assert_gone();
 }
@@ -493,10 +445,10 @@ static void test_verdicts(void **state)
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		start();
 		answer(0, cases[i].answer);
-		assert_story(cases[i].story);
+		assert_story(the_world, cases[i].story);
 		end();
 		end_round(true, 0);
-		the_world->story[0] = '\0';
+		story_forget(&the_world->story);
 		answer(0, "");
 		assert_gone();
 	}
@@ -512,13 +464,14 @@ static void test_the_time_to_live_begins_anew_with_the_end_of_a_long_turn(void *
 		be_accepted();
 		/* Renewals are not answered: only what was asked before the acceptance counts. */
 		end_round(true, 0);
-		assert_story("bind(7,c1) |");
-		pass(ends_ms);
-		the_world->story[0] = '\0';
+		assert_story(the_world, "bind(7,c1) |");
+		pass(the_world, ends_ms);
+		story_forget(&the_world->story);
 		answer(0, "");
 		end();
 		end_round(true, 0);
-		assert_story(late ? "touch end(7,c1) anew | saved(ok)" : "touch end(7,c1) | saved(ok)");
+		assert_story(the_world,
+			     late ? "touch end(7,c1) anew | saved(ok)" : "touch end(7,c1) | saved(ok)");
 		answer(0, "");
 		assert_gone();
 	}
@@ -531,7 +484,7 @@ static void test_a_short_time_to_live_begins_anew_with_every_end(void **state)
 	be_accepted();
 	end();
 	end_round(true, 0);
-	assert_story("touch end(7,c1) anew | saved(ok)");
+	assert_story(the_world, "touch end(7,c1) anew | saved(ok)");
 	answer(0, "");
 	assert_gone();
 }
@@ -547,15 +500,15 @@ static void test_no_claim_goes_before_the_last_answer(void **state)
 	end();
 	end_round(true, 1);
 	answer(1, NULL);
-	assert_story("bind(7,c1) | touch end(7,c1) anew | saved(ok)");
+	assert_story(the_world, "bind(7,c1) | touch end(7,c1) anew | saved(ok)");
 	redis->send = ERR_NOMEM;
 	for (uint64_t passed = 0; passed <= LOCK_MS; passed += 500) {
-		pass(500);
+		pass(the_world, 500);
 		end_round(true, 1);
 	}
-	the_world->story[0] = '\0';
+	story_forget(&the_world->story);
 	assert_int_equal(claims_count(the_world->claims), 1);
-	pass(500);
+	pass(the_world, 500);
 	answer(0, "");
 	assert_gone();
 }
@@ -570,7 +523,7 @@ static struct claim *wait_for_session(char ticket[64])
 {
 	start();
 	answer(0, "wait\n0");
-	assert_story("");
+	assert_story(the_world, "");
 	memcpy(ticket, the_world->ticket, 64);
 	return the_world->claim;
 }
@@ -580,9 +533,9 @@ static void leave(struct claim *claim)
 	the_world->claim = claim;
 	end();
 	end_round(true, 0);
-	the_world->story[0] = '\0';
+	story_forget(&the_world->story);
 	answer(0, "");
-	pass(0);
+	pass(the_world, 0);
 }
 
 /* Three that share a bucket of the table, and lose the middle one. */
@@ -606,14 +559,14 @@ static void test_each_is_woken_by_its_own_ticket(void **state)
 		for (size_t i = 0; i < COUNT(claims); i++) {
 			wake(tickets[i]);
 			if (claims[i] == NULL) {
-				assert_story("");
+				assert_story(the_world, "");
 				continue;
 			}
-			assert_story("begin");
+			assert_story(the_world, "begin");
 			assert_string_equal(the_world->ticket, tickets[i]);
 			end_round(true, 0);
 			answer(0, "wait\n0");
-			assert_story("|");
+			assert_story(the_world, "|");
 		}
 		if (gone < COUNT(claims)) {
 			leave(claims[order[gone]]);
@@ -636,7 +589,7 @@ static void test_messages_that_are_no_ticket_wake_nobody(void **state)
 	wait_for_session(ticket);
 	for (size_t i = 0; i < COUNT(messages); i++)
 		wake(messages[i]);
-	assert_story("");
+	assert_story(the_world, "");
 	leave(the_world->claim);
 	assert_gone();
 }
@@ -653,11 +606,11 @@ static void test_a_stop_tells_who_waits_for_an_end(void **state)
 	be_accepted();
 	end();
 	end_round(false, 0);
-	assert_story("touch end(7,c1) |");
+	assert_story(the_world, "touch end(7,c1) |");
 	stop(*state);
-	assert_story("saved(store)");
+	assert_story(the_world, "saved(store)");
 	answer(0, "");
-	assert_story("");
+	assert_story(the_world, "");
 }
 
 static void test_a_stop_tells_nobody_twice(void **state)
@@ -667,9 +620,9 @@ static void test_a_stop_tells_nobody_twice(void **state)
 	the_world->redis.send = ERR_STORE;
 	end();
 	end_round(false, 0);
-	assert_story("touch saved(store) |");
+	assert_story(the_world, "touch saved(store) |");
 	stop(*state);
-	assert_story("");
+	assert_story(the_world, "");
 }
 
 /* Neither of a renewal nor of a look whether the session is free. */
@@ -680,15 +633,15 @@ static void test_answers_after_a_stop_tell_nobody(void **state)
 	hold();
 	wait_for_session(ticket);
 	wake(ticket);
-	assert_story("begin");
-	pass(LOCK_MS / 2);
+	assert_story(the_world, "begin");
+	pass(the_world, LOCK_MS / 2);
 	end_round(true, 0);
-	assert_story("touch renew |");
+	assert_story(the_world, "touch renew |");
 	assert_int_equal(the_world->redis.count, 2);
 	stop(*state);
 	while (the_world->redis.count > 0)
 		answer(0, "ok\n1700000000000000\n7\n1700000000000001\nu\nc0");
-	assert_story("");
+	assert_story(the_world, "");
 }
 
 static void test_no_claims_without_a_listener(void **state)

@@ -6,10 +6,10 @@
  * Each call, to a neighbour or to the sink, adds a word to the world's story, so a test says what has happened, in which
  * order, and that nothing else has. The loop is libuv's own, on a clock that only pass() moves.
  */
+#include "story.h"
 #include "unit.h"
 
 #include <fcntl.h>
-#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -29,19 +29,6 @@
 #define FIRST_PAUSE_MAX 625
 #define NEXT_PAUSE_MIN  750
 #define NEXT_PAUSE_MAX  1250
-
-/* ---- time ---- */
-
-static uint64_t clock_ms = 1000000;
-
-/* Instead of glibc's, for the whole program: libuv asks it, too. */
-int clock_gettime(clockid_t id, struct timespec *now)
-{
-	(void)id;
-	now->tv_sec = (time_t)(clock_ms / 1000);
-	now->tv_nsec = (long)(clock_ms % 1000) * 1000000;
-	return 0;
-}
 
 /* ---- the world of a turn ---- */
 
@@ -114,44 +101,8 @@ struct world {
 	struct coze_chat *chat;
 	unsigned live; /* claims, admissions and chats that have not been freed */
 	struct client client;
-	char story[1024]; /* what has happened since the last assert_story() */
+	struct story story;
 };
-
-static void tell(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void tell(struct world *world, const char *format, ...)
-{
-	size_t len = strlen(world->story);
-	va_list args;
-
-	if (len > 0 && len + 1 < sizeof world->story)
-		world->story[len++] = ' ';
-	va_start(args, format);
-	vsnprintf(world->story + len, sizeof world->story - len, format, args);
-	va_end(args);
-}
-
-/* What has happened since the last time, in order, and nothing else. */
-#define assert_story(world, words)                          \
-	do {                                                \
-		assert_string_equal((world)->story, words); \
-		(world)->story[0] = '\0';                   \
-	} while (0)
-
-/* Time goes by, from one timer to the next. */
-static void pass(struct world *world, uint64_t ms)
-{
-	uint64_t end = clock_ms + ms;
-
-	do {
-		uint64_t left = end - clock_ms;
-		uint64_t next =
-		    uv_loop_alive(&world->loop) ? (uint64_t)uv_backend_timeout(&world->loop) : left;
-
-		clock_ms += next < left ? next : left;
-		uv_run(&world->loop, UV_RUN_NOWAIT);
-	} while (clock_ms < end);
-}
 
 static int open_world(void **state)
 {
@@ -791,7 +742,7 @@ static void bring_to(struct client *client, enum stage stage)
 		says(world->chat, "hi");
 	if (stage >= SAVING)
 		completes(world->chat);
-	world->story[0] = '\0';
+	story_forget(&world->story);
 }
 
 /* What is still under way answers at last; no more than the session's saving comes of it. */
@@ -822,7 +773,7 @@ static void test_turn_says_what_it_waits_for(void **state)
 			assert_string_equal(turn_doing(client.turn), "cancelling at coze");
 		else
 			assert_string_equal(turn_doing(client.turn), "saving to redis");
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		run_out(world);
 	}
 }
@@ -899,7 +850,7 @@ static void part(struct client *client, bool by_deadline)
 		leave(client);
 	assert_true(client->done == by_deadline);
 	if (by_deadline)
-		client->world->story[0] = '\0';
+		story_forget(&client->world->story);
 }
 
 static void test_turn_leaves_at_once_when_there_is_nothing_to_cancel(void **state)
@@ -929,7 +880,7 @@ static void test_turn_holds_its_session_until_coze_has_heard(void **state)
 
 		bring_to(&client, ANSWERING);
 		part(&client, by_deadline);
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		pass(world, LEAVE_LIMIT_MS - 1);
 		assert_story(world, "");
 		gone(world->chat);
@@ -948,7 +899,7 @@ static void test_turn_does_not_hold_its_session_for_long(void **state)
 
 			bring_to(&client, ANSWERING);
 			part(&client, by_deadline);
-			world->story[0] = '\0';
+			story_forget(&world->story);
 			pass(world, LEAVE_LIMIT_MS - 1);
 			assert_story(world, "");
 			pass(world, 1);
@@ -982,7 +933,7 @@ static void test_turn_that_nobody_listens_to_bears_redis_being_away(void **state
 			gone(world->chat);
 		saved(world->claim, ERR_STORE);
 		assert_int_equal(world->context.running, 0);
-		world->story[0] = '\0';
+		story_forget(&world->story);
 	}
 }
 
@@ -1261,7 +1212,7 @@ static void test_turn_tries_again_only_so_often(void **state)
 			fails(world->chat, ERR_COZE_BUSY, CODE_RETRY);
 			pass(world, 10000);
 		}
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		fails(world->chat, ERR_COZE_BUSY, CODE_RETRY);
 		assert_story(world, "end");
 		saved(world->claim, ERR_OK);
@@ -1752,7 +1703,7 @@ static void test_probe_whose_client_leaves_lets_another_one_probe(void **state)
 		claim = world->claim;
 		chat = world->chat;
 		part(&client, by_deadline);
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		assert_true(breaker_is_open(&world->context.breaker));
 		assert_false(circuit_refuses(world));
 		start(&other);
@@ -1823,7 +1774,7 @@ static void test_probe_that_fails_here_lets_another_one_probe(void **state)
 		assert_true(breaker_is_open(&world->context.breaker));
 		assert_false(circuit_refuses(world));
 		saved(world->claim, ERR_OK);
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		breaker_init(&world->context.breaker);
 	}
 }
@@ -1896,7 +1847,7 @@ static void test_turn_without_a_chat_has_nothing_to_pause(void **state)
 		turn_resume(client.turn);
 		assert_story(world, "");
 		leave(&client);
-		world->story[0] = '\0';
+		story_forget(&world->story);
 		run_out(world);
 	}
 }
