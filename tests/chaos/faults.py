@@ -14,6 +14,7 @@ import time
 import redis
 import requests
 
+from probe import Beside
 from stack import Sim, wait_for
 
 AWAY = '127.0.0.2'  # where the simulator is while it is away: the service does not know
@@ -75,17 +76,16 @@ class Coze(Sim):
             return [session.post(url, json={}, timeout=10).json()['data']['id'] for _ in range(count)]
 
 
-class Pulse:
+class Pulse(Beside):
     """with Pulse(coze) as pulse: ... `silences`: when the simulator answered nobody for longer, though nothing was done to it."""
 
     LONGEST = 0.5  # seconds
 
     def __init__(self, coze):
+        super().__init__()
         self.coze, self.silences = coze, []
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def run(self):
+    def watch(self):
         last = time.time()
         while not self.stopping.wait(0.1):
             with contextlib.suppress(requests.exceptions.RequestException):
@@ -94,14 +94,6 @@ class Pulse:
                 if now - last > self.LONGEST:
                     self.silences.append((last, now))
                 last = now
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
 
 
 def children(pid):

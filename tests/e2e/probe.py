@@ -1,6 +1,7 @@
 """
 What tests measure: how long others wait, and what a process holds.
 """
+import contextlib
 import http.client
 import json
 import os
@@ -37,19 +38,49 @@ def descriptors(pid):
     return len(os.listdir('/proc/%d/fd' % pid))
 
 
-class Prober:
+class Beside:
+    """
+    `with` it, watch() runs in a thread for as long as the block lasts: until `stopping` is set. What it raises, the block
+    raises at its end.
+    """
+
+    def __init__(self):
+        self.error = None
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def watch(self):
+        raise NotImplementedError
+
+    def run(self):
+        try:
+            self.watch()
+        except Exception as error:
+            self.error = error
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stopping.set()
+        self.thread.join(60)
+        if kind is None and self.error is not None:
+            raise self.error
+        assert kind is not None or not self.thread.is_alive(), 'it does not come to an end'
+
+
+class Prober(Beside):
     """
     A client that asks again and again, on kept connections, and keeps the time of each answer: GET /health and short
     chats in turn. `with Prober(stack) as prober: …` asks for as long as the block lasts.
     """
 
     def __init__(self, stack, chats=True):
+        super().__init__()
         self.address = ('127.0.0.1', stack.port)
         self.chats = chats
         self.times = []
-        self.error = None
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
 
     def ask_once(self, link, number):
         """Asks, and returns the seconds that it took."""
@@ -64,34 +95,18 @@ class Prober:
         assert answer.status == 200, text
         return time.perf_counter() - begun
 
-    def run(self):
-        link = http.client.HTTPConnection(*self.address, timeout=30)
+    def watch(self):
         number = 0
-        try:
+        with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=30)) as link:
             while not self.stopping.is_set():
                 self.times.append(self.ask_once(link, number))
                 number += 1
-        except Exception as error:  # told where the block ends
-            self.error = error
-        finally:
-            link.close()
 
     def measured(self, count):
         """Whether so many answers have come; raises what went wrong."""
         if self.error is not None:
             raise self.error
         return len(self.times) >= count
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        self.stopping.set()
-        self.thread.join(60)
-        if kind is None and self.error is not None:
-            raise self.error
-        assert kind is not None or not self.thread.is_alive(), 'an answer did not come'
 
     def p99(self):
         times = sorted(self.times)

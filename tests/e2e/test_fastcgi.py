@@ -17,6 +17,7 @@ import pytest
 import fastcgi
 import probe
 from fastcgi import Link, begin, pair, params, record, request, stream as records
+from probe import Beside
 from stack import Stack, directive, filler, parse_stream, text_of, wait_for
 
 HALF_A_REQUEST_SECONDS = 5  # after which the worker gives up
@@ -54,35 +55,23 @@ def assert_serves(path):
     assert (status, json.loads(body)['status']) == (200, 'healthy')
 
 
-class OthersServed:
+class OthersServed(Beside):
     """Asks for /health on connections of its own, again and again; at the end none may have waited long."""
 
     def __init__(self, path, at_least=20, limit=0.5):
+        super().__init__()
         self.path, self.at_least, self.limit = path, at_least, limit
         self.times = []
-        self.error = None
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def run(self):
-        try:
-            while not self.stop.is_set() or len(self.times) < self.at_least:
-                begun = time.perf_counter()
-                assert_serves(self.path)
-                self.times.append(time.perf_counter() - begun)
-        except Exception as error:  # told where the block ends
-            self.error = error
-
-    def __enter__(self):
-        self.thread.start()
-        return self
+    def watch(self):
+        while not self.stopping.is_set() or len(self.times) < self.at_least:
+            begun = time.perf_counter()
+            assert_serves(self.path)
+            self.times.append(time.perf_counter() - begun)
 
     def __exit__(self, kind, *_):
-        self.stop.set()
-        self.thread.join(30)
+        super().__exit__(kind)
         if kind is None:
-            if self.error is not None:
-                raise self.error
             assert len(self.times) >= self.at_least, 'others were not served'
             assert max(self.times) < self.limit
 

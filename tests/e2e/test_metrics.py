@@ -16,6 +16,7 @@ import requests
 
 from fastcgi import Link, ask, request, worker_socket
 from load import Load
+from probe import Beside
 from redis_server import RedisServer
 from stack import directive, wait_for
 
@@ -363,15 +364,14 @@ def test_any_worker_answers_for_all(make_stack):
     assert len(set(seen)) == 1 and seen[0] >= 6
 
 
-class Watcher:
+class Watcher(Beside):
     """Asks again and again, and compares: no counter may go back, whatever happens to the workers."""
 
     def __init__(self, stack):
+        super().__init__()
         self.stack, self.problems, self.scrapes = stack, [], 0
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run)
 
-    def run(self):
+    def watch(self):
         last = {}
         while not self.stopping.wait(0.02):
             try:
@@ -384,14 +384,6 @@ class Watcher:
             self.problems += ['%s fell from %s to %s' % (sample, last[sample], now.get(sample)) for sample in last
                               if is_counter(sample) and now.get(sample, 0) < last[sample]]
             last = now
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
 
 
 def test_nothing_is_counted_back_and_all_gauges_come_back_after_a_storm(make_stack):
