@@ -89,24 +89,22 @@ static void on_info(void *arg, enum err err, const struct redis_reply *reply)
 	asking.fn.info(asking.arg, NULL, &info);
 }
 
-static void on_done(void *arg, enum err err, const struct redis_reply *reply)
+/* The end of a call that says no more than whether it went well; `doing`: what is logged when it did not. */
+static void finish(struct asking *asking, enum err err, const char *doing)
 {
-	struct asking asking = *(struct asking *)arg;
+	session_done_fn done = asking->fn.done;
+	void *arg = asking->arg;
 	struct error error;
 
-	(void)reply;
-	free(arg);
+	free(asking);
 	if (err != ERR_OK)
-		store_error(&error, err, "session change");
-	asking.fn.done(asking.arg, err != ERR_OK ? &error : NULL);
+		store_error(&error, err, doing);
+	done(arg, err != ERR_OK ? &error : NULL);
 }
 
 static void on_indexed(void *arg)
 {
-	struct asking asking = *(struct asking *)arg;
-
-	free(arg);
-	asking.fn.done(asking.arg, NULL);
+	finish(arg, ERR_OK, "session change");
 }
 
 /* Clears and binds are not many: the index is told when they happened, and the caller after that. */
@@ -119,7 +117,7 @@ static void on_changed(void *arg, enum err err, const struct redis_reply *reply)
 	    session_index_touch_then(asking->sessions->index, asking->session_id, asking->conversation_id,
 				     (uint64_t)active_us, on_indexed, asking) == ERR_OK)
 		return;
-	on_done(arg, err, reply);
+	finish(asking, err, "session change");
 }
 
 /* ---- calls ---- */
@@ -199,39 +197,52 @@ enum err session_info(struct sessions *sessions, const char *session_id, session
 	return rc;
 }
 
-static enum err ping(struct sessions *sessions, redis_reply_fn on_reply, session_done_fn fn, void *arg)
+static enum err send_ping(struct asking *asking, redis_reply_fn on_reply)
 {
 	const struct redis_arg args[] = { redis_text("PING") };
+
+	return redis_command(asking->sessions->redis, args, 1, on_reply, asking);
+}
+
+/* Asks Redis anything; `on_reply` gets the asking, and says how it ended. */
+static enum err ping(struct sessions *sessions, redis_reply_fn on_reply, session_done_fn fn, void *arg)
+{
 	struct asking *asking = asking_new(sessions, arg);
 	enum err rc;
 
 	if (asking == NULL)
 		return ERR_NOMEM;
 	asking->fn.done = fn;
-	rc = redis_command(sessions->redis, args, 1, on_reply, asking);
+	rc = send_ping(asking, on_reply);
 	if (rc != ERR_OK)
 		free(asking);
 	return rc;
 }
 
+static void on_pong(void *arg, enum err err, const struct redis_reply *reply)
+{
+	(void)reply;
+	finish(arg, err, "sessions_ping");
+}
+
 enum err sessions_ping(struct sessions *sessions, session_done_fn fn, void *arg)
 {
-	return ping(sessions, on_done, fn, arg);
+	return ping(sessions, on_pong, fn, arg);
 }
 
 /* ---- looking for sessions ---- */
 
 static void on_settling(void *arg, enum err err, const struct redis_reply *reply)
 {
-	const struct redis_arg args[] = { redis_text("PING") };
 	struct asking *asking = arg;
 
+	(void)reply;
 	if (err == ERR_OK && ++asking->answered < ANSWERS) {
-		err = redis_command(asking->sessions->redis, args, 1, on_settling, asking);
+		err = send_ping(asking, on_settling);
 		if (err == ERR_OK)
 			return;
 	}
-	on_done(asking, err, reply);
+	finish(asking, err, "ping before looking for sessions");
 }
 
 /* The index does not show whether something of it is on its way: Redis is asked anything first, and then it has come. */
