@@ -13,7 +13,7 @@ bool memory_is_there(size_t bytes)
 	return memory != NULL;
 }
 
-bool memory_is_there_to_watch(const uv_loop_t *loop, int fd)
+static bool is_there_to_watch(const uv_loop_t *loop, int fd)
 {
 	size_t places = 4; /* one for each descriptor and two more, rounded up to a power of two */
 
@@ -22,4 +22,9 @@ bool memory_is_there_to_watch(const uv_loop_t *loop, int fd)
 	while (places < (size_t)fd + 3)
 		places *= 2;
 	return memory_is_there(places * sizeof(void *));
+}
+
+bool memory_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
+{
+	return is_there_to_watch(loop, fd) && uv_poll_init(loop, poll, fd) == 0;
 }

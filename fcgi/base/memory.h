@@ -17,7 +17,11 @@
 
 bool memory_is_there(size_t bytes);
 
-/* The same for libuv, before it watches `fd`: when its table has no place for that, it makes a larger one. */
-bool memory_is_there_to_watch(const uv_loop_t *loop, int fd);
+/*
+ * uv_poll_init() for a socket, with that question before it: when libuv's table has no place for `fd`, the first
+ * uv_poll_start() makes a larger one, and aborts without memory. False: there is none, or libuv cannot watch it; then `poll`
+ * was not made and must not be closed. `fd` stays the caller's in either case; libuv makes it non-blocking.
+ */
+bool memory_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd);
 
 #endif

@@ -678,8 +678,7 @@ static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
 
 	if (watch == NULL)
 		return NULL;
-	if (!memory_is_there_to_watch(transport->loop, fd) ||
-	    uv_poll_init_socket(transport->loop, &watch->poll, fd) != 0) {
+	if (!memory_poll_init(transport->loop, &watch->poll, fd)) {
 		free(watch);
 		return NULL;
 	}

@@ -831,7 +831,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 /* ---- accepting ---- */
 
 /*
- * uv_poll_init() makes the socket non-blocking, which libfcgi cannot write to: undo that. TCP_NODELAY fails harmlessly on
+ * libuv has made the socket non-blocking, which libfcgi cannot write to: undo that. TCP_NODELAY fails harmlessly on
  * a unix socket.
  */
 static void prepare_socket(int fd)
@@ -847,8 +847,7 @@ static void open_conn(struct fcgi_server *server, int fd)
 {
 	struct fcgi_request *conn = calloc(1, sizeof *conn);
 
-	if (conn == NULL || !memory_is_there_to_watch(server->loop, fd) ||
-	    uv_poll_init(server->loop, &conn->poll, fd) != 0) {
+	if (conn == NULL || !memory_poll_init(server->loop, &conn->poll, fd)) {
 		free(conn);
 		close(fd);
 		return;

@@ -266,7 +266,7 @@ struct redis_link *redis_link_open(uv_loop_t *loop, const struct sockaddr *addre
 	fd = open_socket(address, len);
 	if (fd < 0)
 		*why = strerror(errno);
-	if (fd < 0 || !memory_is_there_to_watch(loop, fd) || uv_poll_init(loop, &link->poll, fd) != 0) {
+	if (fd < 0 || !memory_poll_init(loop, &link->poll, fd)) {
 		if (fd >= 0)
 			close(fd);
 		redisReaderFree(link->reader);
