@@ -256,21 +256,30 @@ static void set_connecting(struct call *call, bool connecting)
 		call->transport->connecting--;
 }
 
+/* libcurl goes on with a call that paused, and may call us while it does. */
+static CURLcode unpause(struct call *call)
+{
+	struct transport *transport = call->transport;
+	CURLcode code;
+
+	transport->in_curl++;
+	code = curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	transport->in_curl--;
+	if (code == CURLE_ABORTED_BY_CALLBACK) /* it is libcurl's word for a failure with the sockets */
+		distrust(transport);
+	return code;
+}
+
 /*
  * What libcurl has put aside for a paused call, it forgets to free when the connection has other calls (7.88, curl issue
  * 10971): up to a whole answer. Offered to on_write(), which refuses it, it is freed.
  */
 static void drop_put_aside(struct call *call)
 {
-	struct transport *transport = call->transport;
-
-	if (!call->paused || transport->broken)
+	if (!call->paused || call->transport->broken)
 		return;
 	call->state = CALL_DYING;
-	transport->in_curl++;
-	if (curl_easy_pause(call->easy, CURLPAUSE_CONT) == CURLE_ABORTED_BY_CALLBACK)
-		distrust(transport);
-	transport->in_curl--;
+	unpause(call);
 }
 
 /* Takes the call from libcurl and frees it. Only while libcurl is not calling us. */
@@ -1035,12 +1044,8 @@ void call_resume(struct call *call)
 		limit(call, call->idle_ms);
 	if (transport->broken)
 		return;
-	transport->in_curl++;
-	code = curl_easy_pause(call->easy, CURLPAUSE_CONT);
-	transport->in_curl--;
-	if (code == CURLE_ABORTED_BY_CALLBACK) /* it is libcurl's word for a failure with the sockets */
-		distrust(transport);
-	else if (call->state == CALL_RUNNING && (code == CURLE_OUT_OF_MEMORY || code == CURLE_WRITE_ERROR))
+	code = unpause(call);
+	if (call->state == CALL_RUNNING && (code == CURLE_OUT_OF_MEMORY || code == CURLE_WRITE_ERROR))
 		starve(call); /* what came while it paused is lost */
 	settle(transport);
 }
