@@ -11,27 +11,24 @@
 #include "coze/transport.h"
 
 #include <curl/curl.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/memory.h"
 #include "coze/refusal.h"
 #include "coze/trust.h"
+#include "coze/watch.h"
 
 #define DRAIN_MS         1000 /* how long a finished stream may take to end */
 #define IDLE_HANDLES_MAX 256  /* easy handles kept for reuse */
 #define CONNECTION_IDLE_S \
 	30L /* older idle connections are not reused: the peer may be closing them just now */
 #define CONNECTIONS_KEPT 1024L
-#define AGAIN_MS         50   /* between attempts to begin anew without memory */
-#define FUTILE_MAX       1000 /* times, one after the other, that a socket may be readable for nothing */
+#define AGAIN_MS         50 /* between attempts to begin anew without memory */
 
 /*
  * libcurl's buffers of a call, which it holds as long as the answer streams. What is read at once, 16 KiB by default: not less
@@ -109,23 +106,7 @@ struct transport {
 	struct refusals refusals;
 	CURL *idle[IDLE_HANDLES_MAX];
 	size_t idle_count;
-	struct watch **watches; /* by descriptor */
-	size_t watches_cap;
-};
-
-/*
- * A socket that libcurl wants to be watched now and then. libuv's uv_poll_start() costs two system calls, and libcurl
- * wants a kept connection watched anew for each call: so a connection of ours stays watched for reading between calls,
- * until it is closed or something happens on it that nobody wants.
- */
-struct watch {
-	uv_poll_t poll;
-	struct transport *transport;
-	curl_socket_t fd;
-	bool ours;       /* opened by on_open_socket(), so that its closing will be told */
-	int wanted;      /* by libcurl: UV_READABLE, UV_WRITABLE, or 0 */
-	int watched;     /* by libuv */
-	unsigned futile; /* how often, one after the other, it was readable and libcurl had nothing to tell */
+	struct watches watches;
 };
 
 static size_t settle(struct transport *transport);
@@ -212,7 +193,6 @@ static void free_transport_if_done(struct transport *transport)
 	trust_close(&transport->trust);
 	free(transport->base_url);
 	free(transport->ca_file);
-	free(transport->watches);
 	free(transport);
 }
 
@@ -481,13 +461,6 @@ static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void
 
 /* ---- sockets and time ---- */
 
-static void on_socket_event(uv_poll_t *poll, int status, int events);
-
-static void on_watch_closed(uv_handle_t *handle)
-{
-	free(handle->data);
-}
-
 /*
  * libcurl has run out of memory while it found out which sockets are to be watched. Some are not then, so that nothing
  * would ever happen on them; and 7.88 divides by zero when it meets one of them again. So it is not touched any more, and
@@ -518,41 +491,6 @@ static void act(struct transport *transport, curl_socket_t fd, int events)
 	} while (begun > 0 && transport->starting.first != NULL);
 }
 
-static void watch_for(struct watch *watch, int events)
-{
-	if (events == watch->watched)
-		return;
-	watch->watched = events;
-	if (events == 0)
-		uv_poll_stop(&watch->poll);
-	else
-		uv_poll_start(&watch->poll, events, on_socket_event);
-}
-
-static struct watch *watch_of(const struct transport *transport, curl_socket_t fd)
-{
-	return (size_t)fd < transport->watches_cap ? transport->watches[fd] : NULL;
-}
-
-/* libcurl sees the end of the connection before it gives it to another call; what is still to be read would hide it. */
-static void end_socket(curl_socket_t fd)
-{
-	char rest[4096];
-
-	shutdown(fd, SHUT_RDWR);
-	while (recv(fd, rest, sizeof rest, MSG_DONTWAIT) > 0)
-		;
-}
-
-/* Of the connection that `fd` is; 0: unknown. */
-static int port_of(curl_socket_t fd)
-{
-	struct sockaddr_in6 address = { .sin6_port = 0 }; /* an IPv4 address has its port at the same place */
-	socklen_t len = sizeof address;
-
-	return getsockname(fd, (struct sockaddr *)&address, &len) == 0 ? ntohs(address.sin6_port) : 0;
-}
-
 static struct call *call_on_port(const struct transport *transport, int port)
 {
 	struct call *call = transport->running.first;
@@ -575,16 +513,17 @@ static bool has_paused(const struct transport *transport, int port)
  * Without memory for a record OpenSSL's connection has failed for good, and reads nothing any more. libcurl 7.88 takes that
  * for "not yet" when its last read had ended so (ossl_recv): the socket stays readable, nobody reads, and the loop spins.
  */
-static void end_connection(struct transport *transport, curl_socket_t fd)
+static void on_unread(void *arg, curl_socket_t fd)
 {
-	int port = port_of(fd);
+	struct transport *transport = arg;
+	int port = watch_local_port(fd);
 	struct call *call;
 
-	if (port == 0 || has_paused(transport, port))
+	if (transport->broken || port == 0 || has_paused(transport, port))
 		return;
 	log_event(LOG_LEVEL_ERROR, "coze",
 		  LOG_TEXT("cause", "libcurl does not read a connection: it is given up"));
-	end_socket(fd);
+	watch_end_connection(fd);
 	transport->in_curl++; /* calls that are started from within wait */
 	while ((call = call_on_port(transport, port)) != NULL)
 		finish(call, CURLE_RECV_ERROR);
@@ -592,59 +531,25 @@ static void end_connection(struct transport *transport, curl_socket_t fd)
 	settle(transport);
 }
 
-static int unread(curl_socket_t fd)
+/*
+ * When the connection has broken, CURL_CSELECT_ERR would throw away what came before and is still unread; without flags
+ * libcurl reads on until it meets the error itself. Without TLS it reads whatever comes, and has nothing to tell of it.
+ */
+static bool on_event(void *arg, curl_socket_t fd, int events)
 {
-	int bytes = 0;
-
-	return ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1;
-}
-
-/* libcurl is told that there is something to read, or by no flags at all that the connection has broken. */
-static void act_on(struct watch *watch, int flags)
-{
-	struct transport *transport = watch->transport;
+	struct transport *transport = arg;
 	unsigned heard = transport->heard;
-	curl_socket_t fd = watch->fd;
-	bool doubtful = transport->secure && watch->futile >= FUTILE_MAX;
-	int before = doubtful ? unread(fd) : 0;
-
-	act(transport, fd, flags);
-	if (watch_of(transport, fd) != watch) /* closed */
-		return;
-	if (transport->heard != heard || flags == CURL_CSELECT_OUT || (doubtful && unread(fd) < before))
-		watch->futile = 0;
-	else if (!doubtful)
-		watch->futile++;
-	else if (!transport->broken && watch->wanted != 0) {
-		watch->futile = 0;
-		end_connection(transport, fd);
-	}
-}
-
-static void on_socket_event(uv_poll_t *poll, int status, int events)
-{
-	struct watch *watch = poll->data;
 	int flags = 0;
-
-	if (watch->wanted == 0) { /* the peer has closed a kept connection; libcurl will see that itself */
-		watch_for(watch, 0);
-		return;
-	}
 
 	if (events & UV_READABLE)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
-	/*
-	 * Broken, but what came before may still be unread: CURL_CSELECT_ERR would throw it away, without flags libcurl reads
-	 * on until it meets the error itself. libuv has stopped watching.
-	 */
-	if (status < 0)
-		watch->watched = flags = 0;
-	act_on(watch, flags);
-	if (status < 0 && !uv_is_closing((uv_handle_t *)&watch->poll))
-		watch_for(watch, watch->wanted);
+	act(transport, fd, flags);
+	return transport->heard != heard || !transport->secure;
 }
+
+static const struct watch_ops watch_ops = { .on_event = on_event, .on_unread = on_unread };
 
 static void on_timer(uv_timer_t *timer)
 {
@@ -663,101 +568,50 @@ static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
-static bool make_room(struct transport *transport, size_t fd)
-{
-	size_t cap = transport->watches_cap > 0 ? transport->watches_cap : 64;
-	struct watch **watches;
-
-	while (cap <= fd)
-		cap *= 2;
-	if (cap == transport->watches_cap)
-		return true;
-	watches = realloc(transport->watches, cap * sizeof(struct watch *));
-	if (watches == NULL)
-		return false;
-	memset(watches + transport->watches_cap, 0, (cap - transport->watches_cap) * sizeof(struct watch *));
-	transport->watches = watches;
-	transport->watches_cap = cap;
-	return true;
-}
-
-static struct watch *watch_open(struct transport *transport, curl_socket_t fd)
-{
-	struct watch *watch = make_room(transport, (size_t)fd) ? calloc(1, sizeof *watch) : NULL;
-
-	if (watch == NULL)
-		return NULL;
-	if (!memory_poll_init(transport->loop, &watch->poll, fd)) {
-		free(watch);
-		return NULL;
-	}
-	watch->poll.data = watch;
-	watch->fd = fd;
-	watch->transport = transport;
-	transport->watches[fd] = watch;
-	return watch;
-}
-
-static void watch_close(struct watch *watch)
-{
-	watch->transport->watches[watch->fd] = NULL;
-	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
-}
-
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	struct transport *transport = arg;
 	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	struct watch *watch;
 
 	(void)purpose;
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
-	watch = watch_open(transport, fd);
-	if (watch == NULL) {
+	if (!watch_add(&transport->watches, fd)) {
 		close(fd);
 		return CURL_SOCKET_BAD;
 	}
-	watch->ours = true;
 	return fd;
 }
 
 static int on_close_socket(void *arg, curl_socket_t fd)
 {
-	struct watch *watch = watch_of(arg, fd);
+	struct transport *transport = arg;
 
-	if (watch != NULL)
-		watch_close(watch);
+	watch_remove(&transport->watches, fd);
 	return close(fd);
 }
 
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
 	struct transport *transport = arg;
-	struct watch *watch = watch_of(transport, fd);
 	struct call *call = NULL;
+	int events = 0;
 
 	(void)socket_arg;
-	if (watch == NULL && what == CURL_POLL_REMOVE)
+	if (what == CURL_POLL_REMOVE) {
+		watch_unset(&transport->watches, fd);
 		return 0;
-	if (watch == NULL && (watch = watch_open(transport, fd)) == NULL) {
+	}
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		events |= UV_READABLE;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		events |= UV_WRITABLE;
+	if (!watch_set(&transport->watches, fd, events)) {
 		/* To say so would end all transfers: libcurl gives up its whole multi handle then. */
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
 		if (call != NULL)
 			starve(call);
-		return 0;
 	}
-	watch->wanted = 0;
-	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
-		watch->wanted |= UV_READABLE;
-	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
-		watch->wanted |= UV_WRITABLE;
-	if (what != CURL_POLL_REMOVE)
-		watch_for(watch, watch->wanted);
-	else if (!watch->ours)
-		watch_close(watch); /* one of libcurl's own, which it closes without a word */
-	else if (watch->watched != UV_READABLE)
-		watch_for(watch, 0);
 	return 0;
 }
 
@@ -788,7 +642,7 @@ static void give_up_connection(const struct call *call, CURLcode code)
 	     code != CURLE_HTTP2))
 		return;
 	if (curl_easy_getinfo(call->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK && fd != CURL_SOCKET_BAD)
-		end_socket(fd);
+		watch_end_connection(fd);
 }
 
 static void finish(struct call *call, CURLcode code)
@@ -1176,6 +1030,7 @@ enum err transport_open(struct transport **out, uv_loop_t *loop, const struct tr
 	uv_timer_init(loop, &transport->timer);
 	uv_timer_init(loop, &transport->again);
 	transport->timer.data = transport->again.data = transport;
+	watches_init(&transport->watches, loop, &watch_ops, transport);
 	refusals_init(&transport->refusals);
 	set_multi_options(transport);
 	*out = transport;
@@ -1214,9 +1069,7 @@ void transport_close(struct transport *transport)
 	while (transport->idle_count > 0)
 		curl_easy_cleanup(transport->idle[--transport->idle_count]);
 	curl_multi_cleanup(transport->multi);
-	for (size_t fd = 0; fd < transport->watches_cap; fd++)
-		if (transport->watches[fd] != NULL)
-			watch_close(transport->watches[fd]);
+	watches_fini(&transport->watches);
 	curl_slist_free_all(transport->headers);
 	curl_global_cleanup();
 	transport->closing_timers += 2;
