@@ -30,6 +30,7 @@
 #include "base/metrics.h"
 #include "base/utf8.h"
 #include "http/codec.h"
+#include "http/lane.h"
 #include "http/record.h"
 
 /*
@@ -44,10 +45,7 @@
 #define HEAD_MAX          (64 * 1024)   /* bytes of parameters */
 #define RECORDS_MAX       (1024 * 1024) /* bytes that the headers of a body's records may take */
 #define PROGRESS          1024 /* bytes that a peer must bring within the time limit, again and again */
-#define STALL_MS          50 /* in which the large request in turn must bring STALL_BYTES while others wait */
-#define STALL_BYTES       (16 * 1024)
-#define SLOW_MAX          (64 * 1024 * 1024) /* bytes that those which did not may hold together */
-#define ROOM_MAX          (64 * 1024 * 1024) /* bytes that are set aside for one of them at once */
+#define ROOM_MAX          (64 * 1024 * 1024) /* bytes that are set aside for a large request at once */
 #define ACCEPT_BATCH      1024 /* connections taken per turn of the loop: a full queue (4,096) is nginx' 502 */
 #define GIVE_INTERVAL_MS  10   /* between looks whether the successor has room for idle connections */
 #define ACCEPT_ALL_ROUNDS 64   /* a flood must not keep a worker from draining */
@@ -83,10 +81,7 @@ struct fcgi_request {
 	bool pipelined; /* more bytes came while a request is in hand: leaving can be told by hang-up only */
 	bool held;      /* ACTIVE: the thread pool uses the body */
 	bool closing;   /* DECODING or held: close when the thread pool is done */
-	struct fcgi_request *before, *behind; /* READING: in the queue of those that wait to be */
-	bool queued;
-	size_t seen;                   /* bytes of it that were there at the last look for stalls */
-	size_t slow;                   /* bytes of it that were there when it lost its turn; 0: it has not */
+	struct lane_place place;       /* READING on: among the large requests */
 	bool too_big, lost;            /* the body */
 	struct codec_request *decoded; /* DECODING on */
 	struct buf body;
@@ -112,12 +107,9 @@ struct fcgi_server {
 	struct codec *codec;
 	struct fcgi_request *conns;
 	size_t conn_count, active;
-	struct fcgi_request *large;           /* the one whose turn it is, until its body is freed; or NULL */
-	struct fcgi_request *queue, *queued;  /* that wait to be: the first, the last */
-	uv_timer_t stall;                     /* runs while some wait */
+	struct lane lane; /* of the large requests: one has its turn, until its body is freed */
 	TAILQ_HEAD(, fcgi_request) gathering; /* have output for the end of the loop's turn */
 	uv_prepare_t turn_end;                /* runs while there are any */
-	size_t slow;                          /* bytes that those hold which lost their turn */
 	uint64_t refused_ms;                  /* when a refusal was logged last */
 	size_t refused;                       /* those since, that were not */
 	bool draining, closed;
@@ -175,7 +167,7 @@ static void watch_state(struct fcgi_request *conn)
 		count_bytes(conn);
 	if (conn->state == CONN_DECODING || conn->state == CONN_CLOSED)
 		events = 0;
-	else if (!conn->pipelined && !conn->queued)
+	else if (!conn->pipelined && !lane_waits(&conn->place))
 		events |= UV_READABLE;
 	if (buf_size(&conn->out) > 0 || conn->state == CONN_ENDING)
 		events |= UV_WRITABLE;
@@ -196,12 +188,6 @@ static void go(struct fcgi_request *conn, enum conn_state next)
 
 /* ---- large requests ---- */
 
-/*
- * Bodies of 10 MiB that come by the hundred would take gigabytes, and time of which the answers of others are made. So one is
- * read, decoded and parsed at a time. The others are left where they are, at nginx, in the order of their coming. (Two at a
- * time, on as many cores as workers: a hundred took a third longer, and others waited five times as long meanwhile.)
- */
-
 static void on_turn(uv_timer_t *timer)
 {
 	struct fcgi_request *conn = timer->data;
@@ -210,118 +196,56 @@ static void on_turn(uv_timer_t *timer)
 	take_request(conn, "", 0);
 }
 
-static void leave_queue(struct fcgi_request *conn)
+/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
+static void reserve(struct fcgi_request *conn)
 {
-	struct fcgi_server *server = conn->server;
-
-	if (!conn->queued)
-		return;
-	conn->queued = false;
-	if (conn->before != NULL)
-		conn->before->behind = conn->behind;
-	else
-		server->queue = conn->behind;
-	if (conn->behind != NULL)
-		conn->behind->before = conn->before;
-	else
-		server->queued = conn->before;
-	conn->before = conn->behind = NULL;
-}
-
-static void join_queue(struct fcgi_request *conn)
-{
-	struct fcgi_server *server = conn->server;
-
-	conn->queued = true;
-	conn->before = server->queued;
-	if (conn->before != NULL)
-		conn->before->behind = conn;
-	else
-		server->queue = conn;
-	server->queued = conn;
-}
-
-static void set_slow(struct fcgi_request *conn, size_t bytes)
-{
-	conn->server->slow += bytes - conn->slow;
-	conn->slow = bytes;
-}
-
-static void become_large(struct fcgi_request *conn)
-{
-	conn->server->large = conn;
-	conn->seen = conn->slow;
-	set_slow(conn, 0);
-	if (uv_is_active((uv_handle_t *)&conn->server->stall))
-		uv_timer_again(&conn->server->stall); /* each has the whole time */
-	/* Room at once: growing would copy what is there, again and again. Only what is used takes memory. */
 	if (conn->in.max <= ROOM_MAX && buf_room(&conn->in, conn->in.max - buf_size(&conn->in)) == NULL)
 		buf_forgive(&conn->in); /* it may still grow */
 }
 
-/* The body is gone: the next one, if any waits, goes on in the next turn of the loop. */
-static void no_longer_large(struct fcgi_request *conn)
+static bool is_coming(const void *request, size_t *bytes)
 {
-	struct fcgi_server *server = conn->server;
-	struct fcgi_request *next = server->queue;
+	const struct fcgi_request *conn = request;
 
-	if (server->large != conn)
-		return;
-	server->large = NULL;
-	if (next == NULL)
-		return;
-	leave_queue(next);
-	become_large(next);
-	watch_state(next);
-	uv_timer_start(&next->timer, on_turn, 0, 0);
+	if (conn->state != CONN_READING) /* the thread pool may have it */
+		return false;
+	*bytes = buf_size(&conn->in);
+	return true;
 }
 
-/* Who brings next to nothing while others wait loses his turn; he queues again when he goes on. What he has brought stays. */
-static void lose_turn(struct fcgi_request *conn)
+/* It goes on in the next turn of the loop. */
+static void on_lane_turn(void *request)
 {
-	size_t slow = conn->server->slow;
+	struct fcgi_request *conn = request;
 
-	if (slow > 0 && slow + buf_size(&conn->in) > SLOW_MAX) {
-		refuse(conn, "a large body that does not come, and others wait");
-		return;
-	}
-	set_slow(conn, buf_size(&conn->in));
-	no_longer_large(conn);
+	reserve(conn);
+	watch_state(conn);
+	uv_timer_start(&conn->timer, on_turn, 0, 0);
 }
 
-static void on_stall_look(uv_timer_t *timer)
+static void on_lane_give_up(void *request)
 {
-	struct fcgi_server *server = timer->data;
-	struct fcgi_request *conn = server->large;
-	size_t brought;
-
-	if (server->queue == NULL) {
-		uv_timer_stop(timer);
-		return;
-	}
-	if (conn == NULL || conn->state != CONN_READING)
-		return;
-	brought = buf_size(&conn->in) - conn->seen;
-	conn->seen += brought;
-	if (brought < STALL_BYTES)
-		lose_turn(conn);
+	refuse(request, "a large body that does not come, and others wait");
 }
+
+static const struct lane_ops lane_ops = {
+	.is_coming = is_coming,
+	.on_turn = on_lane_turn,
+	.on_give_up = on_lane_give_up,
+};
 
 /* Whether a request that has become large may go on; else it will when others are done. */
 static bool may_be_large(struct fcgi_request *conn)
 {
-	struct fcgi_server *server = conn->server;
-
-	if (server->large == NULL)
-		become_large(conn);
-	if (server->large == conn)
+	if (lane_has_turn(&conn->place))
 		return true;
-	join_queue(conn);
+	if (lane_enter(&conn->place)) {
+		reserve(conn);
+		return true;
+	}
 	uv_timer_stop(&conn->timer); /* it is not the peer who makes it wait */
 	go(conn, CONN_READING);
 	watch_state(conn);
-	if (!uv_is_active((uv_handle_t *)&server->stall))
-		uv_timer_start(&server->stall, on_stall_look, STALL_MS, STALL_MS);
 	return false;
 }
 
@@ -366,7 +290,7 @@ static void free_request(struct fcgi_request *conn)
 	conn->decoded = NULL;
 	buf_free(&conn->body);
 	buf_free(&conn->out);
-	no_longer_large(conn);
+	lane_leave(&conn->place);
 	conn->on_leave = NULL;
 	conn->on_drain = NULL;
 }
@@ -381,9 +305,7 @@ static void close_conn(struct fcgi_request *conn)
 		watch(conn, 0);
 		return;
 	}
-	leave_queue(conn);
 	stop_gathering(conn);
-	set_slow(conn, 0);
 	go(conn, CONN_CLOSED);
 	uv_timer_stop(&conn->timer);
 	watch(conn, 0);
@@ -859,6 +781,7 @@ static void open_conn(struct fcgi_server *server, int fd)
 	conn->fd = fd;
 	conn->poll.data = conn->timer.data = conn;
 	conn->state = CONN_IDLE;
+	lane_place_init(&conn->place, &server->lane, conn);
 	buf_init(&conn->in, server->limits.body_max + HEAD_MAX + RECORDS_MAX);
 	conn->next = server->conns;
 	if (conn->next != NULL)
@@ -938,7 +861,7 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 		return rc;
 	}
 	uv_timer_init(loop, &server->pause);
-	uv_timer_init(loop, &server->stall);
+	lane_init(&server->lane, loop, &lane_ops);
 	uv_prepare_init(loop, &server->turn_end);
 	TAILQ_INIT(&server->gathering);
 	server->open_handles = 4;
@@ -947,7 +870,7 @@ enum err fcgi_server_open(struct fcgi_server **out, uv_loop_t *loop, int listen_
 	server->limits = *limits;
 	server->on_request = on_request;
 	server->arg = arg;
-	server->poll.data = server->pause.data = server->stall.data = server->turn_end.data = server;
+	server->poll.data = server->pause.data = server->turn_end.data = server;
 	uv_poll_start(&server->poll, UV_READABLE, on_listen);
 	*out = server;
 	return ERR_OK;
@@ -980,12 +903,17 @@ void fcgi_server_drain(struct fcgi_server *server, fcgi_give_fn give, void (*on_
 	tell_if_idle(server);
 }
 
-static void on_server_handle_closed(uv_handle_t *handle)
+static void on_server_part_closed(void *arg)
 {
-	struct fcgi_server *server = handle->data;
+	struct fcgi_server *server = arg;
 
 	server->open_handles--;
 	free_server_if_done(server);
+}
+
+static void on_server_handle_closed(uv_handle_t *handle)
+{
+	on_server_part_closed(handle->data);
 }
 
 void fcgi_server_close(struct fcgi_server *server)
@@ -995,7 +923,7 @@ void fcgi_server_close(struct fcgi_server *server)
 	server->closed = true;
 	uv_close((uv_handle_t *)&server->poll, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->pause, on_server_handle_closed);
-	uv_close((uv_handle_t *)&server->stall, on_server_handle_closed);
+	lane_close(&server->lane, on_server_part_closed, server);
 	uv_close((uv_handle_t *)&server->turn_end, on_server_handle_closed);
 	for (conn = server->conns; conn != NULL; conn = next) {
 		next = conn->next;
@@ -1037,7 +965,7 @@ void fcgi_body_free(struct fcgi_request *conn)
 {
 	buf_free(&conn->body);
 	count_bytes(conn);
-	no_longer_large(conn);
+	lane_leave(&conn->place);
 }
 
 void fcgi_hold(struct fcgi_request *conn)

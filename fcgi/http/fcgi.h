@@ -8,8 +8,8 @@
  * Life of a request: `on_request` hands it out once its body is complete. From then on it belongs to the handler
  * until fcgi_end() or until `on_leave` was called; after either the handler must not touch it again.
  *
- * Requests beyond 64 KiB are decoded in libuv's thread pool, and only two of them at a time are read at all and have a
- * body: free it early.
+ * Requests beyond 64 KiB are decoded in libuv's thread pool, and only one of them at a time is read at all and has a body
+ * (lane.h): free it early.
  */
 #ifndef HTTP_FCGI_H
 #define HTTP_FCGI_H
