@@ -34,7 +34,7 @@ ALL = os.environ.get('STARVE') == 'all'
 ROW = 10      # allocations that fail in a row
 PARALLEL = 8
 TIMEOUT = 15  # seconds for an answer: less than any time limit of the worker's own
-CUT = 8       # 502s at most: the places where there is no memory to find out what is asked, one of them met twice at times
+CUT = 12      # 502s at most: the seven or eight places where there is no memory to find out what is asked, some met twice at times
 SLACK = 100   # allocations by which a worker at rest differs from itself
 MOST = 20000  # allocations of one request: an end to tests that would find none
 GROWS_AT = 126  # descriptors: one of the sizes of libuv's table
@@ -125,7 +125,7 @@ class Starved:
         sessions, self.sessions = self.sessions, []
         with ThreadPoolExecutor(PARALLEL) as pool:
             answers = pool.map(lambda session: self.stack.chat(**self.message(session), timeout=TIMEOUT), sessions)
-            assert {judge('chat', session, answer) for session, answer in zip(sessions, answers)} <= {'whole'}
+            assert [answer.text for session, answer in zip(sessions, answers) if judge('chat', session, answer) != 'whole'] == []
 
     def level(self):
         """(allocations, descriptors but for nginx' connections) of the worker at rest, after the same as ever."""
