@@ -9,6 +9,7 @@
 #include "app/config.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "base/utf8.h"
 #include "chat/chat_api.h"
@@ -21,6 +22,7 @@
 #define EVENT_MAX      (64 * 1024) /* an event's frame and its piece of text */
 #define FAILURE_MAX    (6 * (sizeof(((struct error *)NULL)->detail) + 2 * ID_MAX) + 256) /* an `error` event */
 #define PIECE          (48 * 1024) /* bytes of text in one step of the last event */
+#define TELL_AGAIN_MS  50          /* between attempts to tell an error for which there is no memory */
 
 _Static_assert(sizeof(struct chat_fields) <= FIELDS_SIZE_MAX, "room for the fields");
 
@@ -39,6 +41,7 @@ struct exchange {
 	bool streams;
 	bool opened;     /* the response has begun */
 	bool completing; /* the last event is being sent, piece by piece */
+	enum err untold; /* the `error` event that waits for memory, or for the client to read on */
 	struct buf last; /* this event without the answer, once it is made */
 	size_t gap;      /* where in it the answer belongs */
 	size_t sent;     /* bytes of `answer` that are in it */
@@ -281,6 +284,19 @@ static void end_stream(struct exchange *exchange, const struct buf *event)
 	exchange_free(exchange);
 }
 
+static void on_tell_again(uv_timer_t *timer);
+
+/* Of the error only its code is kept until then: there is no memory for more. */
+static void tell_later(struct exchange *exchange, const struct error *error)
+{
+	if (exchange->untold == ERR_OK)
+		log_event(LOG_LEVEL_WARN, "error_waits", LOG_TEXT("session", exchange->session_id),
+			  LOG_TEXT("cause", error->cause));
+	exchange->untold = error->code;
+	exchange->completing = false;
+	uv_timer_start(&exchange->heartbeat, on_tell_again, TELL_AGAIN_MS, 0);
+}
+
 /* Needs no memory: it may be all that can still be said. */
 static void send_error_event(struct exchange *exchange, const struct error *error)
 {
@@ -293,8 +309,21 @@ static void send_error_event(struct exchange *exchange, const struct error *erro
 
 	buf_init_in(&event, room, sizeof room);
 	write_event(&event, &failure_shape, &values);
+	if (!response_stream_may_end(exchange->request, buf_size(&event))) {
+		tell_later(exchange, error);
+		return;
+	}
 	request_fail(exchange->request, error);
 	end_stream(exchange, &event);
+}
+
+static void on_tell_again(uv_timer_t *timer)
+{
+	struct exchange *exchange = timer->data;
+	struct error error;
+
+	error_set(&error, exchange->untold, NULL, "told late, for want of memory");
+	send_error_event(exchange, &error);
 }
 
 /* The last event cannot be made: is it to be another one, or has it begun? */

@@ -361,18 +361,26 @@ static bool writable_now(const struct fcgi_request *conn)
 }
 
 /*
- * Whether a write of `len` bytes fits now, which it then must be. We count what we write since the socket was seen to have room, and
+ * Whether a write of `len` bytes fits now. We count what we write since the socket was seen to have room, and
  * ask again only when that could be too much: a new request does not say that the answer to the one before was read.
  */
+static bool has_room(struct fcgi_request *conn, size_t len)
+{
+	if (2 * len + WRITE_COST <= conn->room)
+		return true;
+	if (!writable_now(conn))
+		return false;
+	conn->room = SOCKET_ROOM;
+	return true;
+}
+
+/* As has_room(); then it must be written. */
 static bool take_room(struct fcgi_request *conn, size_t len)
 {
 	size_t cost = 2 * len + WRITE_COST;
 
-	if (cost > conn->room) {
-		if (!writable_now(conn))
-			return false;
-		conn->room = SOCKET_ROOM;
-	}
+	if (!has_room(conn, len))
+		return false;
 	conn->room -= cost < conn->room ? cost : conn->room;
 	return true;
 }
@@ -532,12 +540,30 @@ void fcgi_end(struct fcgi_request *conn)
 	flush(conn);
 }
 
+/* Whether the last `len` bytes can go straight to the socket, which takes no memory. */
+static bool may_put_end(struct fcgi_request *conn, size_t len)
+{
+	return buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && !conn->broken && has_room(conn, len);
+}
+
+bool fcgi_may_end(struct fcgi_request *conn, size_t len)
+{
+	if (conn->broken || may_put_end(conn, len) || buf_room(&conn->out, len) != NULL)
+		return true;
+	buf_forgive(&conn->out);
+	send_out(conn); /* what waits for the turn's end is in the way */
+	watch_state(conn);
+	return conn->broken || may_put_end(conn, len);
+}
+
 enum err fcgi_write_end(struct fcgi_request *conn, const void *bytes, size_t len)
 {
 	enum err rc;
 
-	if (buf_size(&conn->out) == 0 && len <= CODEC_WRITE_MAX && !conn->broken && take_room(conn, len)) {
+	if (may_put_end(conn, len)) {
+		take_room(conn, len);
 		go(conn, CONN_ENDING);
+		stop_gathering(conn);
 		put(conn, bytes, len, true);
 		finish(conn);
 		return ERR_OK;

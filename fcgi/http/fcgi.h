@@ -106,6 +106,12 @@ size_t fcgi_backlog(const struct fcgi_request *request);
 /* Ends the answer: what was written still goes out, then the connection is kept for nginx's next request. */
 void fcgi_end(struct fcgi_request *request);
 
+/*
+ * Whether fcgi_write_end() of `len` bytes would work now: there is memory for them, or the socket has room. False: the client
+ * is behind and there is no memory; ask again later.
+ */
+bool fcgi_may_end(struct fcgi_request *request, size_t len);
+
 /* As fcgi_write() and fcgi_end() in one, in a single write(2) when it is small. On an error nothing has ended. */
 enum err fcgi_write_end(struct fcgi_request *request, const void *bytes, size_t len);
 

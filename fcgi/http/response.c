@@ -201,6 +201,11 @@ enum err response_stream_send(struct request *request, const char *bytes, size_t
 	return fcgi_write(request->fcgi, bytes, len);
 }
 
+bool response_stream_may_end(struct request *request, size_t len)
+{
+	return fcgi_may_end(request->fcgi, len);
+}
+
 void response_stream_end(struct request *request, const char *bytes, size_t len)
 {
 	struct fcgi_request *fcgi = request->fcgi;

@@ -44,6 +44,9 @@ enum err response_stream_open(struct request *request, const char *session_id);
 /* Sends `len` bytes of event stream, whole events only. */
 enum err response_stream_send(struct request *request, const char *bytes, size_t len);
 
+/* Whether response_stream_end() could send `len` bytes now. False: there is no memory for them; ask again later. */
+bool response_stream_may_end(struct request *request, size_t len);
+
 /* Sends the last bytes and ends the request, also when they cannot be sent (the client then sees a cut stream). */
 void response_stream_end(struct request *request, const char *bytes, size_t len);
 

@@ -336,6 +336,8 @@ class SlowPath:
 
     async def reset_all(self):
         for writer in self.writers:
+            if writer.is_closing():
+                continue
             writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
             writer.transport.abort()
         self.writers.clear()

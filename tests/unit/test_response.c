@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 
+#include "failing_alloc.h"
 #include "fake_nginx.h"
 #include "http/response.h"
 
@@ -47,11 +48,27 @@ static void stream_get(struct request *request, void *app)
 	response_stream_end(request, BYTES("data: 2\n\n"));
 }
 
+static void starved_get(struct request *request, void *app)
+{
+	char event[2001];
+
+	(void)app;
+	memset(event, 'e', 2000);
+	event[2000] = '\0';
+	assert_int_equal(response_stream_open(request, "s1"), ERR_OK);
+	assert_int_equal(response_stream_send(request, BYTES("data: 1\n\n")), ERR_OK);
+	alloc_leave(0);
+	assert_true(response_stream_may_end(request, 2000));
+	response_stream_end(request, BYTES(event));
+	alloc_failed();
+}
+
 static const struct route routes[] = {
 	{ "GET", "/json", ACCESS_OPEN, json_get, NULL },
 	{ "GET", "/full", ACCESS_OPEN, full_get, NULL },
 	{ "GET", "/error", ACCESS_OPEN, error_get, NULL },
 	{ "GET", "/stream", ACCESS_OPEN, stream_get, NULL },
+	{ "GET", "/starved", ACCESS_OPEN, starved_get, NULL },
 };
 
 static struct nginx nginx;
@@ -121,6 +138,18 @@ static void test_response_stream_is_what_was_sent(void **state)
 	free(answer);
 }
 
+static void test_response_stream_ends_without_memory(void **state)
+{
+	char *answer = nginx_ask(&nginx, &(struct ask){ .uri = "/starved" });
+	char *text = strstr(answer, "data: 1\n\ne");
+
+	(void)state;
+	assert_non_null(text);
+	assert_int_equal(strspn(text + 9, "e"), 2000);
+	assert_int_equal(strlen(text), 2009);
+	free(answer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -128,6 +157,7 @@ int main(void)
 		cmocka_unit_test(test_response_of_a_full_buffer_is_503),
 		cmocka_unit_test(test_response_error_tells_detail_and_retry_after),
 		cmocka_unit_test(test_response_stream_is_what_was_sent),
+		cmocka_unit_test(test_response_stream_ends_without_memory),
 	};
 
 	return cmocka_run_group_tests(tests, open_nginx, close_nginx);
