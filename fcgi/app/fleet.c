@@ -26,6 +26,7 @@
 #define YOUNG_MS     10000 /* a worker that dies earlier makes the pause longer */
 #define IDLE_MS      60000
 #define LEAVING_MAX  METRICS_BLOCKS
+#define PASS_ON_MS   10 /* between looks whether the first place has room for who waits elsewhere */
 
 struct process {
 	pid_t pid;    /* 0: none */
@@ -50,6 +51,14 @@ struct leaving {
 	size_t worker;
 };
 
+/* Whose place was given up: connections that wait for room in the channel of the first place. */
+struct queue {
+	int fd;   /* the place's socket; nobody new comes */
+	int held; /* accepted from it, not passed on yet; -1: none */
+	bool unserved;
+	struct queue *next;
+};
+
 struct fleet {
 	const struct config *config;
 	struct metrics_region *metrics;
@@ -58,6 +67,7 @@ struct fleet {
 	size_t count;
 	struct leaving leaving[LEAVING_MAX];
 	size_t leaving_count;
+	struct queue *queues;
 	bool stopping;
 };
 
@@ -99,6 +109,13 @@ static void close_place(struct place *place)
 		handoff_close(&place->handoff);
 }
 
+static void close_queue(struct queue *queue)
+{
+	close(queue->fd);
+	if (queue->held >= 0)
+		close(queue->held);
+}
+
 static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t master)
 {
 	struct child child = { fleet->metrics, block, master };
@@ -123,6 +140,8 @@ static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t ma
 	for (size_t i = 0; i < fleet->count; i++)
 		if (i != worker)
 			close_place(&fleet->places[i]);
+	for (struct queue *queue = fleet->queues; queue != NULL; queue = queue->next)
+		close_queue(queue);
 	metrics_use(fleet->metrics, block);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN); /* until the worker listens to it */
@@ -182,6 +201,63 @@ static void take_over(struct fleet *fleet, size_t worker)
 	place->replace = place->stuck = false;
 }
 
+/* ---- passing on ---- */
+
+/* Who waits there is left to the workers of the first place. True when that was all. */
+static bool pass_on(const struct fleet *fleet, struct queue *queue)
+{
+	const struct place *first = &fleet->places[0];
+
+	for (;;) {
+		if (queue->held < 0)
+			queue->held = accept4(queue->fd, NULL, NULL, SOCK_CLOEXEC);
+		if (queue->held < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (queue->held < 0) /* nobody any more, or too few descriptors for now */
+			return errno == EAGAIN || errno == EINVAL;
+		if (first->fd < 0 || !handoff_give(&first->handoff, queue->held))
+			return false; /* no room yet */
+		close(queue->held);
+		queue->held = -1;
+	}
+}
+
+/* Whether there are any that still wait. */
+static bool pass_all_on(struct fleet *fleet)
+{
+	struct queue **link = &fleet->queues;
+
+	while (*link != NULL) {
+		struct queue *queue = *link;
+
+		if (!pass_on(fleet, queue)) {
+			link = &queue->next;
+			continue;
+		}
+		if (queue->unserved)
+			shutdown(queue->fd, SHUT_RDWR);
+		close_queue(queue);
+		*link = queue->next;
+		free(queue);
+	}
+	return fleet->queues != NULL;
+}
+
+/* The socket is the queue's from now on. */
+static void add_queue(struct fleet *fleet, int fd, int held, bool unserved)
+{
+	struct queue *queue = malloc(sizeof *queue);
+
+	if (queue == NULL) {
+		close_queue(&(struct queue){ .fd = fd, .held = held });
+		return;
+	}
+	*queue = (struct queue){ fd, held, unserved, fleet->queues };
+	fleet->queues = queue;
+}
+
+/* ---- the round ---- */
+
 /* Worn, or it drains because somebody else has told it to: its socket must not wait until the last answer has left. */
 static bool wants_successor(const struct fleet *fleet, const struct process *process)
 {
@@ -218,7 +294,7 @@ uint64_t fleet_advance(struct fleet *fleet)
 
 		wait = until < wait ? until : wait;
 	}
-	return wait;
+	return pass_all_on(fleet) && wait > PASS_ON_MS ? PASS_ON_MS : wait;
 }
 
 bool fleet_is_renewed(const struct fleet *fleet)
@@ -360,6 +436,8 @@ void fleet_save(const struct fleet *fleet, struct buf *out)
 		save_process(out, "leaving", fleet->leaving[i].worker, &fleet->leaving[i].process);
 		buf_append_char(out, '\n');
 	}
+	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next)
+		buf_printf(out, "queue 0 0 %d %d %d\n", queue->unserved, queue->fd, queue->held);
 }
 
 void fleet_names(const struct fleet *fleet, struct buf *out)
@@ -386,22 +464,9 @@ void fleet_keep_sockets(const struct fleet *fleet, bool keep_open)
 {
 	for (size_t i = 0; i < fleet->count; i++)
 		keep_place(&fleet->places[i], keep_open);
-}
-
-/* Who waits in the queue of `place` is left to the workers of the first one. */
-static void pass_on(const struct fleet *fleet, const struct place *place)
-{
-	const struct place *first = &fleet->places[0];
-	int fd;
-
-	if (first->fd < 0)
-		return;
-	while ((fd = accept4(place->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
-		bool given = handoff_give(&first->handoff, fd);
-
-		close(fd);
-		if (!given) /* no room */
-			return;
+	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next) {
+		keep(queue->fd, keep_open);
+		keep(queue->held, keep_open);
 	}
 }
 
@@ -412,15 +477,15 @@ static void pass_on(const struct fleet *fleet, const struct place *place)
 static void give_up(struct fleet *fleet, struct place *place, size_t worker)
 {
 	listener_unlink(place->name);
-	pass_on(fleet, place);
+	keep_place(place, false);
+	add_queue(fleet, place->fd, -1, place->current.pid == 0);
+	pass_all_on(fleet);
 	if (place->current.pid != 0) {
 		/* Of two signals that wait, the lower number comes first: this one before TERM. */
 		kill(place->current.pid, SIGUSR2);
 		retire(fleet, worker, &place->current);
-	} else {
-		shutdown(place->fd, SHUT_RDWR);
 	}
-	close_place(place);
+	handoff_close(&place->handoff);
 }
 
 static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
@@ -438,19 +503,28 @@ static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
 	give_up(fleet, old, worker);
 }
 
+static void adopt_queue(struct fleet *fleet, int fd, int held, bool unserved)
+{
+	keep(fd, false);
+	keep(held, false);
+	add_queue(fleet, fd, held, unserved);
+}
+
 static void adopt(struct fleet *fleet, const char *line)
 {
 	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = process_now_ms() } };
 	struct process *process = &place.current;
 	char kind[16];
 	size_t worker;
-	int pid, used;
+	int pid, used, fd, held;
 
 	/* NOLINTBEGIN(cert-err34-c): the numbers are what fleet_save() has written */
 	if (sscanf(line, "%15s %zu %d %zu%n", kind, &worker, &pid, &process->block, &used) != 4)
 		return;
 	process->pid = pid;
-	if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
+	if (strcmp(kind, "queue") == 0 && sscanf(line + used, "%d %d", &fd, &held) == 2)
+		adopt_queue(fleet, fd, held, process->block != 0);
+	else if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
 		fleet->leaving[fleet->leaving_count++] = (struct leaving){ *process, worker };
 	else if (sscanf(line + used, "%d %d %d %279[^\n]", &place.fd, &place.handoff.in, &place.handoff.out,
 			place.name) == 4)
@@ -530,6 +604,13 @@ void fleet_close(struct fleet *fleet)
 		if (fleet->places[i].fd >= 0)
 			listener_unlink(fleet->places[i].name);
 		close_place(&fleet->places[i]);
+	}
+	while (fleet->queues != NULL) {
+		struct queue *queue = fleet->queues;
+
+		fleet->queues = queue->next;
+		close_queue(queue);
+		free(queue);
 	}
 	free(fleet->places);
 	free(fleet);

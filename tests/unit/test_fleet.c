@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -215,6 +217,119 @@ static void test_a_fleet_that_cannot_listen_does_not_begin(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+/* ---- who waits at a place that is given up ---- */
+
+#define CROWD 500 /* more than a channel holds */
+
+static int connect_to(const char *dir, int worker)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int len = snprintf(address.sun_path, sizeof address.sun_path, "%s/worker-%d.sock", dir, worker);
+
+	assert_in_range(len, 1, sizeof address.sun_path - 1);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+	return fd;
+}
+
+/* Clients at a worker's socket, each of whom has sent its number. */
+static void connect_crowd(int clients[], uint32_t count, const char *dir, int worker)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		clients[i] = connect_to(dir, worker);
+		assert_int_equal(write(clients[i], &i, sizeof i), sizeof i);
+	}
+}
+
+/* Takes what has come through the first place's channel; `taken` were before. */
+static uint32_t take_some(const struct fleet *fleet, uint32_t taken)
+{
+	struct handoff handoff;
+	char *text = saved(fleet);
+	int fd;
+
+	assert_int_equal(sscanf(text, "place 0 0 0 %*d %d %d ", &handoff.in, &handoff.out), 2);
+	free(text);
+	while ((fd = handoff_take(&handoff)) >= 0) {
+		uint32_t number;
+
+		assert_int_equal(read(fd, &number, sizeof number), sizeof number);
+		assert_int_equal(number, taken++);
+		close(fd);
+	}
+	return taken;
+}
+
+static void close_crowd(int clients[], uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		close(clients[i]);
+}
+
+/* None is dropped, in whatever steps they are taken, and also when the next reload comes before all are. */
+static void test_a_crowd_at_a_place_that_is_given_up_is_passed_on(void **state)
+{
+	const struct config two = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 2 };
+	const struct config one = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 1 };
+	struct fleet *fleet = open_fleet(&two, NULL), *successor, *next;
+	char *text = saved(fleet);
+	uint32_t taken = 0;
+	int clients[CROWD];
+
+	(void)state;
+	connect_crowd(clients, CROWD, run_dir, 1);
+	fleet_keep_sockets(fleet, true);
+	successor = open_fleet(&one, text);
+	fleet_stop(successor); /* it begins no processes */
+	fleet_advance(successor);
+	taken = take_some(successor, taken);
+	assert_in_range(taken, 1, CROWD - 1);
+	fleet_advance(successor);
+	free(text);
+	text = saved(successor);
+	fleet_keep_sockets(successor, true);
+	next = open_fleet(&one, text);
+	fleet_stop(next);
+	for (int i = 0; i < CROWD && taken < CROWD; i++) {
+		fleet_advance(next);
+		taken = take_some(next, taken);
+	}
+	assert_int_equal(taken, CROWD);
+	fleet_advance(next);
+	free(text);
+	text = saved(next);
+	assert_int_equal(lines_of(text), 1);
+	free(text);
+	close_crowd(clients, CROWD);
+	fleet_close(next);
+	fleet_close(successor);
+	fleet_close(fleet);
+}
+
+/* The sockets are to be elsewhere: the place that they are passed on to is not there yet when theirs is given up. */
+static void test_who_waits_is_passed_on_to_places_that_are_new(void **state)
+{
+	char other[] = "/tmp/test_fleet.XXXXXX";
+	const struct config before = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 1 };
+	const struct config after = { .run_dir = other, .worker_listen = (char[]){ "" }, .workers = 1 };
+	struct fleet *fleet = open_fleet(&before, NULL), *successor;
+	char *text = saved(fleet);
+	int clients[3];
+
+	(void)state;
+	assert_non_null(mkdtemp(other));
+	connect_crowd(clients, COUNT(clients), run_dir, 0);
+	successor = open_fleet(&after, text);
+	fleet_stop(successor);
+	fleet_advance(successor);
+	assert_int_equal(take_some(successor, 0), COUNT(clients));
+	free(text);
+	close_crowd(clients, COUNT(clients));
+	fleet_close(successor);
+	fleet_close(fleet);
+	assert_int_equal(rmdir(other), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -223,6 +338,8 @@ int main(void)
 		cmocka_unit_test(test_processes_are_taken_over),
 		cmocka_unit_test(test_names_are_told),
 		cmocka_unit_test(test_a_fleet_that_cannot_listen_does_not_begin),
+		cmocka_unit_test(test_a_crowd_at_a_place_that_is_given_up_is_passed_on),
+		cmocka_unit_test(test_who_waits_is_passed_on_to_places_that_are_new),
 	};
 
 	return cmocka_run_group_tests(tests, make_home, remove_home);
