@@ -63,11 +63,28 @@ static void starved_get(struct request *request, void *app)
 	alloc_failed();
 }
 
+/* Nobody reads while this runs: the socket fills. */
+static void behind_get(struct request *request, void *app)
+{
+	static const char words[20000];
+
+	(void)app;
+	assert_int_equal(response_stream_open(request, "s1"), ERR_OK);
+	while (response_backlog(request) < sizeof words)
+		assert_int_equal(response_stream_send(request, words, sizeof words), ERR_OK);
+	alloc_leave(0);
+	assert_false(response_stream_may_end(request, 50000));
+	assert_true(alloc_failed());
+	assert_true(response_stream_may_end(request, 50000));
+	response_stream_end(request, BYTES("data: 2\n\n"));
+}
+
 static const struct route routes[] = {
 	{ "GET", "/json", ACCESS_OPEN, json_get, NULL },
 	{ "GET", "/full", ACCESS_OPEN, full_get, NULL },
 	{ "GET", "/error", ACCESS_OPEN, error_get, NULL },
 	{ "GET", "/stream", ACCESS_OPEN, stream_get, NULL },
+	{ "GET", "/behind", ACCESS_OPEN, behind_get, NULL },
 	{ "GET", "/starved", ACCESS_OPEN, starved_get, NULL },
 };
 
@@ -138,6 +155,15 @@ static void test_response_stream_is_what_was_sent(void **state)
 	free(answer);
 }
 
+static void test_response_stream_of_a_client_behind_ends_when_there_is_memory(void **state)
+{
+	char *answer = nginx_ask(&nginx, &(struct ask){ .uri = "/behind" });
+
+	(void)state;
+	assert_int_equal(strncmp(answer, "Status: 200 OK\r\n", 16), 0);
+	free(answer);
+}
+
 static void test_response_stream_ends_without_memory(void **state)
 {
 	char *answer = nginx_ask(&nginx, &(struct ask){ .uri = "/starved" });
@@ -158,6 +184,7 @@ int main(void)
 		cmocka_unit_test(test_response_error_tells_detail_and_retry_after),
 		cmocka_unit_test(test_response_stream_is_what_was_sent),
 		cmocka_unit_test(test_response_stream_ends_without_memory),
+		cmocka_unit_test(test_response_stream_of_a_client_behind_ends_when_there_is_memory),
 	};
 
 	return cmocka_run_group_tests(tests, open_nginx, close_nginx);
