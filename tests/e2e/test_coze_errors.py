@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stack import HttpAnswer, Stack, directive, parse_stream, text_of, wait_for
+from stack import HttpAnswer, Stack, directive, late, parse_stream, text_of, wait_for
 
 TIMEOUT = {'/chat': '同步聊天失败: timeout', '/chat/stream': '流式聊天失败: timeout'}
 ROUTES = list(TIMEOUT)
 QUICK = dict(COZE_MAX_RETRIES='0')
-SILENCE = dict(COZE_FIRST_BYTE_TIMEOUT_SECONDS='0.7', COZE_IDLE_TIMEOUT_SECONDS='0.7')
+SILENCE = dict(COZE_FIRST_BYTE_TIMEOUT_SECONDS='2', COZE_IDLE_TIMEOUT_SECONDS='2')  # more than a busy simulator needs
 SOON = 8  # seconds within which every failure must be told; the limits below are far shorter
 
 
@@ -376,18 +376,18 @@ def test_silence_after_the_answer_is_nobodys_business(streaming, route):
 
 def test_silence_between_events_is_not_counted_together(streaming):
     """The limit is for one silence, not for the answer."""
-    assert Outcome(streaming, '/chat', directive(answer='啊' * 12, chunks=12, gap_ms=120)).text == '啊' * 12
+    assert Outcome(streaming, '/chat', directive(answer='啊' * 12, chunks=12, gap_ms=200)).text == '啊' * 12
 
 
 @pytest.fixture(scope='module')
 def short():
-    with Stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='0.8', STREAM_TIMEOUT_SECONDS='0.8', **QUICK).start() as stack:
+    with Stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='2', STREAM_TIMEOUT_SECONDS='2', **QUICK).start() as stack:
         yield stack
 
 
 @pytest.fixture(scope='module')
 def short_polling():
-    with Stack(WORKERS='1', COZE_CHAT_MODE='poll', CHAT_TIMEOUT_SECONDS='1.7', STREAM_TIMEOUT_SECONDS='1.7',
+    with Stack(WORKERS='1', COZE_CHAT_MODE='poll', CHAT_TIMEOUT_SECONDS='2.7', STREAM_TIMEOUT_SECONDS='2.7',
                **QUICK).start() as stack:
         yield stack
 
@@ -409,7 +409,7 @@ def test_deadline(request, mode):
 
 def test_deadline_before_the_first_byte(short):
     short.sim.reset()
-    answers = both(short, directive(first_ms=1300, answer='啊' * 99, chunks=99, gap_ms=60), session_id='early')
+    answers = both(short, directive(first_ms=2600, answer='啊' * 99, chunks=99, gap_ms=60), session_id='early')
     for route, outcome in answers:
         expect(outcome, 503, TIMEOUT[route])
     check_limit(short, 'early', answers, limits=DEADLINE)
@@ -453,7 +453,7 @@ def test_no_connection(make_stack):
 # --- clients that leave ----------------------------------------------------------------------------------------------
 
 def cancelled(stack, since=None, chats=1):
-    """Every chat of this test was cancelled at Coze, once, and within a second of `since` (Unix time)."""
+    """Every chat of this test was cancelled at Coze, once, and soon after `since` (Unix time): within a second."""
     def all_ended():
         return [chat['status'] for chat in stack.sim.chats()] == ['canceled'] * chats
 
@@ -465,7 +465,7 @@ def cancelled(stack, since=None, chats=1):
         assert call['method'] == 'POST' and call['query'] == {}
         assert call['body'] == {'conversation_id': chat['conversation_id'], 'chat_id': chat['id']}
         if since is not None:
-            assert call['t_ms'] - since * 1000 < 1000
+            assert call['t_ms'] - since * 1000 < late() * 1000
 
 
 LONG = dict(answer='啊' * 400, chunks=400, gap_ms=50)
