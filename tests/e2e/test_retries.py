@@ -12,17 +12,21 @@ import requests
 
 from outcomes import Outcome, expect_answer, pauses, retry_pauses, starts
 from redis_server import left_in_redis
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 ROUTES = ['/chat', '/chat/stream']
-LATE = 700  # ms that a busy machine may add to a pause
 LIMIT = 20  # seconds of a turn in the shared stacks
+
+
+def late_ms():
+    """What a busy machine may add to a pause."""
+    return 700 * late()
 
 
 @pytest.fixture(scope='module')
 def streaming(make_module_stack):
     return make_module_stack(WORKERS='1', CHAT_TIMEOUT_SECONDS=LIMIT, STREAM_TIMEOUT_SECONDS=LIMIT,
-                             COZE_FIRST_BYTE_TIMEOUT_SECONDS='0.6', COZE_IDLE_TIMEOUT_SECONDS='0.6')
+                             COZE_FIRST_BYTE_TIMEOUT_SECONDS='2', COZE_IDLE_TIMEOUT_SECONDS='2')
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def test_two_bad_gateways_then_fine(stack, route):
     expect_answer(Outcome(stack, route, 'twice', session_id=session), 'twice')
     assert [entry['status'] for entry in starts(stack)] == [502, 502, 200]
     first, second = pauses(stack)
-    assert 370 <= first <= 625 + LATE and 745 <= second <= 1250 + LATE
+    assert 370 <= first <= 625 + late_ms() and 745 <= second <= 1250 + late_ms()
     # Coze was asked the very same each time, and took it once.
     assert len({str(entry['body']) for entry in starts(stack)}) == 1
     assert [chat['text'] for chat in stack.sim.chats()] == ['twice']
@@ -118,7 +122,7 @@ def test_a_running_chat_of_a_stranger_is_waited_for(stack):
     conversation = stack.chat('ours', session_id='shared').json()['conversation_id']
     question = {'bot_id': '7445600453913968691', 'user_id': 'stranger', 'stream': True, 'auto_save_history': True,
                 'additional_messages': [{'role': 'user', 'type': 'question', 'content_type': 'text',
-                                         'content': directive('theirs', gap_ms=90, chunks=10)}]}
+                                         'content': directive('theirs', gap_ms=300, chunks=10)}]}
     with requests.post('http://127.0.0.1:%d/v3/chat?conversation_id=%s' % (stack.sim.port, conversation),
                        json=question, stream=True, timeout=20,
                        headers={'Authorization': 'Bearer ' + stack.env['COZE_API_TOKEN']}) as theirs:
@@ -147,7 +151,7 @@ def test_retry_after_is_honoured(stack, fault):
     stack.sim.queue(**fault)
     expect_answer(Outcome(stack, '/chat', 'later'), 'later')
     pause, = pauses(stack)
-    assert 995 <= pause <= 1000 + LATE  # both ends round to a millisecond
+    assert 995 <= pause <= 1000 + late_ms()  # both ends round to a millisecond
 
 
 @pytest.mark.parametrize('route', ROUTES)
@@ -194,11 +198,11 @@ def test_what_may_have_reached_coze_is_not_sent_again(stack, route, how):
 @pytest.mark.parametrize('route', ROUTES)
 @pytest.mark.parametrize('where', ['before the first byte', 'in the middle'])
 def test_silence_is_not_answered_by_asking_again(stack, route, where):
-    """The limits are 0.6 s; what is silent may still be answering, so the message is not sent twice."""
+    """The limits are 2 s; what is silent may still be answering, so the message is not sent twice."""
     session = where + route.replace('/', '-')
     fault = dict(fault='stall_header') if where == 'before the first byte' else dict(fault='stall', cut_after=0)
-    outcome = Outcome(stack, route, directive('silent', stall_ms=5000, **fault), session_id=session)
-    assert not outcome.good and 0.5 < outcome.seconds < 3, outcome
+    outcome = Outcome(stack, route, directive('silent', stall_ms=10_000, **fault), session_id=session)
+    assert not outcome.good and 1.9 < outcome.seconds < 3 + late(), outcome
     assert 'timeout' in outcome.detail and len(starts(stack)) == 1
     limit = 'COZE_FIRST_BYTE_TIMEOUT_SECONDS' if where == 'before the first byte' else 'COZE_IDLE_TIMEOUT_SECONDS'
     assert limit in stack.request_log(session)[-1]['cause']
@@ -219,12 +223,12 @@ def test_no_retries_at_all(no_retries):
 # --- conversations that Coze does not know ---------------------------------------------------------------------------
 
 def test_a_remembered_conversation_is_dropped_once(stack):
-    old = stack.chat('first', session_id='dropped').json()['conversation_id']
+    old, seen = stack.chat('first', session_id='dropped').json()['conversation_id'], len(retry_pauses(stack))
     stack.sim.queue(fault='unknown_conversation')
     outcome = Outcome(stack, '/chat', 'second', session_id='dropped')
     expect_answer(outcome, 'second')
     assert [entry['query'].get('conversation_id') for entry in starts(stack, 'second')] == [old, None]
-    assert pauses(stack, 'second')[0] < LATE, 'it needs no pause'
+    assert not retry_pauses(stack)[seen:], 'it needs no pause'
     assert stack.info('dropped').json()['conversation_id'] == outcome.conversation != old
     stack.sim.queue(times=2, fault='unknown_conversation')
     assert Outcome(stack, '/chat', 'third', session_id='dropped').status == 400
@@ -244,11 +248,11 @@ def test_a_conversation_of_the_client_is_not_replaced(stack):
 
 @pytest.mark.parametrize('route', ROUTES)
 def test_retries_end_with_the_turn(make_stack, route):
-    stack = make_stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='2', STREAM_TIMEOUT_SECONDS='2')
+    stack = make_stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='2.5', STREAM_TIMEOUT_SECONDS='2.5')
     stack.sim.default(fault='json_error', code=4009)
     outcome = Outcome(stack, route, 'ended', session_id='ended')
-    assert outcome.status == 503 and outcome.headers['Retry-After'] and outcome.seconds < 2 + LATE / 1000, outcome
-    # 0.5 s and 1 s fit into it, and 2 s more do not: it is not waited for in vain.
+    assert outcome.status == 503 and outcome.headers['Retry-After'] and outcome.seconds < 2.5 + late_ms() / 1000, outcome
+    # 0.5 s and 1 s fit into it, even a quarter longer, and 2 s more do not, even a quarter shorter: it is not waited for in vain.
     assert len(starts(stack)) == 3 and '4009' in outcome.detail
     stack.sim.default()
     expect_answer(Outcome(stack, route, 'next', session_id='ended'), 'next')
@@ -280,7 +284,7 @@ def test_leaving_during_a_pause(stack, route):
         wait_for(lambda: len(retry_pauses(stack)) > seen, what='the pause')
     began = time.monotonic()
     expect_answer(Outcome(stack, route, 'next', session_id=session), 'next')
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < min(late(), 1.9)  # the pause is longer
     link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
     assert left_in_redis(link) == []
     assert stack.request_log(session)[0]['status'] == '499'
