@@ -142,8 +142,8 @@ def test_durations_fall_into_their_buckets(stack):
 # ---- turns ----
 
 def test_turns_by_what_they_wait_for(make_stack):
-    stack = make_stack(WORKERS='2', COZE_MIN_INTERVAL_MS='1500', COZE_MAX_RETRIES='3')
-    slow = directive('slow', gap_ms=100, chunks=30)
+    stack = make_stack(WORKERS='2', COZE_MIN_INTERVAL_MS='4000', COZE_MAX_RETRIES='3')
+    slow = directive('slow', answer='慢' * 100, gap_ms=100, chunks=100)
     with stack.connect('/chat/stream', slow, session_id='s'):
         gauge(stack, 'turns{state="answering"}', 1)
         gauge(stack, 'open_streams', 1)
@@ -164,10 +164,10 @@ def test_turns_by_what_they_wait_for(make_stack):
 
 
 def test_turns_by_how_they_end(make_stack):
-    stack = make_stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='0.5', SESSION_WAIT_SECONDS='0.2', COZE_MAX_RETRIES='0',
+    stack = make_stack(WORKERS='1', CHAT_TIMEOUT_SECONDS='2', SESSION_WAIT_SECONDS='0.2', COZE_MAX_RETRIES='0',
                        MAX_TURNS_PER_WORKER='2')
     change = Change(stack)
-    slow = directive('slow', gap_ms=100, chunks=20)
+    slow = directive('slow', gap_ms=400, chunks=20)
 
     def ended(result, count=1):
         wait_for(lambda: change('turns_total{result="%s"}' % result) == count, what=result)
@@ -197,14 +197,14 @@ def test_turns_by_how_they_end(make_stack):
 # ---- Coze ----
 
 def test_calls_by_how_they_end(make_stack):
-    stack = make_stack(WORKERS='1', COZE_MAX_RETRIES='0', COZE_FIRST_BYTE_TIMEOUT_SECONDS='0.3', COZE_IDLE_TIMEOUT_SECONDS='0.3')
+    stack = make_stack(WORKERS='1', COZE_MAX_RETRIES='0', COZE_FIRST_BYTE_TIMEOUT_SECONDS='1.5', COZE_IDLE_TIMEOUT_SECONDS='1.5')
     change = Change(stack)
 
     def ended(result, call='chat'):
         wait_for(lambda: change('coze_calls_total{call="%s",result="%s"}' % (call, result)) >= 1, what=result)
     for sim, result in [({'http_status': 404}, 'http_4xx'), ({'http_status': 502}, 'http_5xx'),
-                        ({'fault': 'stall_header', 'stall_ms': 2000}, 'first_byte_timeout'),
-                        ({'fault': 'stall', 'stall_ms': 2000}, 'idle_timeout'), ({'fault': 'cut', 'cut_after': -1}, 'unanswered'),
+                        ({'fault': 'stall_header', 'stall_ms': 4000}, 'first_byte_timeout'),
+                        ({'fault': 'stall', 'stall_ms': 4000}, 'idle_timeout'), ({'fault': 'cut', 'cut_after': -1}, 'unanswered'),
                         ({'fault': 'cut', 'gap_ms': 100}, 'cut')]:
         stack.sim.queue(**sim)
         stack.chat('x')
@@ -272,7 +272,7 @@ def test_redis_away(make_stack):
         server.start()
         stack = make_stack(WORKERS='2', REDIS_URL=server.url)
         change = Change(stack)
-        assert scrape(stack)['redis_connections{state="up"}'] == 4
+        gauge(stack, 'redis_connections{state="up"}', 4)
         server.stop()
         gauge(stack, 'redis_connections{state="down"}', 4)
         assert scrape(stack)['redis_connections{state="up"}'] == 0
@@ -414,7 +414,7 @@ def test_nothing_is_counted_back_and_all_gauges_come_back_after_a_storm(make_sta
         for thread in threads:
             thread.start()
         began, number = time.monotonic(), 0
-        while time.monotonic() - began < 12:
+        while time.monotonic() - began < 12 or number < 9:  # a reload may take its time
             number += 1
             if number % 3:
                 stack.reload()
