@@ -19,7 +19,7 @@ import redis
 
 import fastcgi
 from service import TOP, is_alive
-from stack import directive, parse_stream, text_of, wait_for
+from stack import directive, late, parse_stream, text_of, wait_for
 
 ISO = re.compile(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}')
 DAY = 86400
@@ -215,7 +215,7 @@ def test_a_session_is_kept_for_a_day_after_its_last_use(stack):
 
 
 def test_a_session_ends_when_its_time_is_over(make_stack):
-    stack = make_stack(SESSION_TTL_SECONDS='1.5')
+    stack = make_stack(SESSION_TTL_SECONDS='3')
     session = new_id()
     first = chat(stack, '你好', session_id=session)
     assert info(stack, session)['message_count'] == 1
@@ -399,7 +399,7 @@ def test_a_clear_can_be_repeated(stack):
 
 def test_a_clear_during_an_answer_wins(stack):
     session = new_id()
-    with stack.stream(directive(gap_ms=100, chunks=8), session_id=session) as answer:
+    with stack.stream(directive(gap_ms=400, chunks=8), session_id=session) as answer:
         wait_for(lambda: info(stack, session)['message_count'] == 1, what='the count')
         clear(stack, session)
         assert stack.sim.stats()['running'] == 1
@@ -568,7 +568,7 @@ def assert_unhealthy(stack):
 
 
 def assert_refused(stack, session_id, seconds):
-    """Every route that needs Redis answers 503, within `seconds`."""
+    """Every route that needs Redis answers 503, within `seconds` on an idle machine."""
     for method, path, body in [('POST', '/chat', {'message': '你好', 'session_id': session_id}),
                                ('POST', '/chat/stream', {'message': '你好', 'session_id': session_id}),
                                ('GET', '/session/%s/info' % session_id, {}),
@@ -577,7 +577,7 @@ def assert_refused(stack, session_id, seconds):
         begun = time.monotonic()
         status, headers, text = call(stack, method, path, **body)
         assert status == 503, (path, text)
-        assert time.monotonic() - begun < seconds, path
+        assert time.monotonic() - begun < seconds * late(), path
         assert int(headers['Retry-After']) > 0
         assert headers['X-Request-ID']
         assert list(json.loads(text)) == ['detail']
@@ -585,9 +585,9 @@ def assert_refused(stack, session_id, seconds):
 
 
 def assert_back(stack, session_id):
-    """Each of the workers serves again, within 2 s from now."""
+    """Each of the workers serves again, within 2 s from now, and what a busy machine adds."""
     body = json.dumps({'message': '你好', 'session_id': session_id}).encode()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 1 + late()
     for path in (fastcgi.worker_socket(stack, number) for number in range(2)):
         for request in (('GET', '/health'), ('POST', '/chat', body)):
             wait_for(lambda: fastcgi.ask(path, *request)[0] == 200,
@@ -597,7 +597,7 @@ def assert_back(stack, session_id):
 def test_without_redis(redis_stack):
     stack, sessions = redis_stack, [new_id(), new_id()]
     chat(stack, '我叫小明', session_id=sessions[0])  # one of the streams goes on in a bound conversation
-    streams = [stack.stream(directive('你好', gap_ms=200, chunks=8), session_id=session) for session in sessions]
+    streams = [stack.stream(directive('你好', gap_ms=700, chunks=8), session_id=session) for session in sessions]
     assert [stream.status_code for stream in streams] == [200, 200]
     for session in sessions:
         wait_for(lambda: info(stack, session)['conversation_id'], what='the binding')
