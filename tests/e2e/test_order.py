@@ -13,7 +13,7 @@ import pytest
 import redis
 import requests
 
-from stack import directive, text_of, wait_for
+from stack import directive, late, text_of, wait_for
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +136,7 @@ def test_a_message_counts_also_when_its_session_is_bound_meanwhile(stack, accept
     """Before Coze has accepted it, or after: only a clear begins to count anew."""
     session, other = 'bound-%s' % accepted, stack.chat('elsewhere').json()['conversation_id']
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(stack.chat, directive('slow', first_ms=400, gap_ms=40), session_id=session)
+        answer = pool.submit(stack.chat, directive('slow', first_ms=1000, gap_ms=250), session_id=session)
         wait_for(lambda: any(word == 'slow' for _, word in questions(stack)))
         if accepted:
             wait_for(lambda: stack.info(session).json()['message_count'] == 1)
@@ -170,7 +170,7 @@ def test_who_waits_too_long_gets_409(make_stack):
 @pytest.mark.parametrize('route', ['chat', 'chat/stream'])
 def test_who_leaves_while_waiting_leaves_nothing(stack, route):
     session = 'queue-' + route.replace('/', '-')
-    with stack.stream(directive('slow', gap_ms=80), session_id=session) as answer:
+    with stack.stream(directive('slow', gap_ms=350), session_id=session) as answer:
         lines = answer.iter_lines()
         next(lines)
         link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
@@ -217,7 +217,7 @@ def test_a_killed_worker_frees_its_sessions(make_stack):
     with ThreadPoolExecutor(len(lost)) as pool:
         answers = list(pool.map(lambda session: stack.chat('next', session_id=session, timeout=40), lost))
     assert {answer.status_code for answer in answers} == {200}
-    assert time.monotonic() - ended < 10
+    assert time.monotonic() - ended < 9 + late()
     words = [word for _, word in questions(stack)]
     assert all(words.count('s%02d' % number) == 1 for number in range(100)), 'a message was sent twice'
 
@@ -255,6 +255,6 @@ def test_a_thousand_random_leavings_leave_nothing_behind(stack):
     print('%d of 1000 were cancelled, after %.0f ms in the middle, %.0f ms at most' % (
         len(delays), delays[len(delays) // 2] * 1000, delays[-1] * 1000))
     assert len(delays) > 50
-    assert delays[len(delays) // 2] < 0.1 and delays[-1] < 3
+    assert delays[len(delays) // 2] < 0.1 * late() and delays[-1] < 2 + late()
     for number in range(20):
         assert stack.chat('last', session_id='random-%d' % number).status_code == 200
