@@ -192,18 +192,24 @@ static void test_record_scans_a_long_body_once(void **state)
 	char *body = get_memory(SIZE);
 	struct record_scan scan;
 	struct buf out;
-	uint64_t began, took;
+	uint64_t fastest = UINT64_MAX;
 
 	(void)state;
 	buf_init(&out, 2 * SIZE);
 	put_begin(&out, 1, true);
 	put_record(&out, FCGI_PARAMS, 1, NULL, 0, 0);
 	put_stream(&out, FCGI_STDIN, 1, body, SIZE, 512);
-	began = uv_hrtime();
-	assert_int_equal(scan_in_steps(&scan, buf_bytes(&out), buf_size(&out), STEP), RECORD_COMPLETE);
-	took = uv_hrtime() - began;
-	assert_int_equal(scan.bytes, buf_size(&out));
-	assert_true(took < UINT64_C(100000000)); /* anew each time would be 34 million records */
+	for (int i = 0; i < 10; i++) { /* the fastest counts: whatever disturbs a try makes it longer */
+		uint64_t began = uv_hrtime(), took;
+
+		assert_int_equal(scan_in_steps(&scan, buf_bytes(&out), buf_size(&out), STEP),
+				 RECORD_COMPLETE);
+		took = uv_hrtime() - began;
+		assert_int_equal(scan.bytes, buf_size(&out));
+		if (took < fastest)
+			fastest = took;
+	}
+	assert_true(fastest < UINT64_C(100000000)); /* anew each time would be 34 million records */
 	buf_free(&out);
 	free(body);
 }
