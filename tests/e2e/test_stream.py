@@ -62,7 +62,7 @@ def test_chunks_arrive_as_coze_sends_them(either):
     assert whole > gap * count * 0.9
     assert times[0] < whole / 4, 'the first came late'
     gaps = sorted(b - a for a, b in zip(times, times[1:]))
-    assert gap * 0.5 < gaps[len(gaps) // 2] < gap * 2
+    assert gap * 0.5 < gaps[len(gaps) // 2] < whole / count * 2
     assert times[len(times) // 2] < whole * 0.7
 
 
@@ -142,7 +142,7 @@ def test_headers(plain):
 def test_the_header_does_not_wait_for_the_first_word(plain):
     """FastCGI pads records to 8 bytes; nginx must not hold the header back for any length of it."""
     def early(length):
-        message = directive(answer='一', chunks=1, gap_ms=800)
+        message = directive(answer='一', chunks=1, gap_ms=2000)
         with plain.connect('/chat/stream', message, session_id='s' * length) as link:
             began = time.monotonic()
             answer = HttpAnswer(link)
@@ -165,19 +165,20 @@ def test_ids_of_the_header_and_the_end_agree(plain):
 
 
 def test_silence_has_a_heartbeat(make_stack):
-    stack = make_stack(WORKERS='1', STREAM_HEARTBEAT_SECONDS='0.2')
-    _, arrived = receive(stack, directive(answer='一二', chunks=2, gap_ms=700))
-    kinds = ['beat' if chunk == b'\n' else 'event' for _, chunk in arrived]
-    chunks = [index for index, (_, chunk) in enumerate(arrived) if b'"chunk"' in chunk]
-    assert 2 <= kinds[:chunks[0]].count('beat') <= 5, kinds
-    assert 2 <= kinds[chunks[0]:chunks[1]].count('beat') <= 5, kinds
+    stack = make_stack(WORKERS='1', STREAM_HEARTBEAT_SECONDS='0.4')
+    _, arrived = receive(stack, directive(answer='一二', chunks=2, gap_ms=1400))
+    first, second = [index for index, (_, chunk) in enumerate(arrived) if b'"chunk"' in chunk]
+    for begun, silence in (0, arrived[:first]), (arrived[first][0], arrived[first + 1:second]):
+        assert all(chunk.strip(b'\n') == b'' for _, chunk in silence), silence
+        beats = sum(len(chunk) for _, chunk in silence)  # a busy machine may join two, and stretch the silence
+        assert 2 <= beats <= (silence[-1][0] - begun) / 0.4 + 2, silence
     body = b''.join(chunk for _, chunk in arrived)
     assert text_of(parse_stream(body)) == '一二'
 
 
 def test_talking_has_no_heartbeat(make_stack):
-    stack = make_stack(WORKERS='1', STREAM_HEARTBEAT_SECONDS='0.8')
-    _, arrived = receive(stack, directive(answer='啊' * 24, chunks=24, gap_ms=50))
+    stack = make_stack(WORKERS='1', STREAM_HEARTBEAT_SECONDS='2')
+    _, arrived = receive(stack, directive(answer='啊' * 30, chunks=30, gap_ms=100))
     assert [chunk for _, chunk in arrived if chunk == b'\n'] == []
 
 
