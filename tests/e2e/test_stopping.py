@@ -15,6 +15,11 @@ import fastcgi
 from stack import directive, parse_stream, wait_for
 
 
+def ended(stack):
+    """What the log says of workers that ended: once the master has seen it, which is a moment after the end."""
+    return [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
+
+
 @pytest.mark.parametrize('how', ['TERM and DRAIN_TIMEOUT_SECONDS', 'INT'])
 def test_what_cannot_be_finished_is_ended(make_stack, how):
     stack = make_stack(WORKERS='1', DRAIN_TIMEOUT_SECONDS='0.3')
@@ -41,7 +46,7 @@ def test_who_comes_too_late_is_told_so(make_stack):
     the others is not begun: it would be cut off without a word as soon as the last cancellation has left.
     """
     stack = make_stack(WORKERS='1', DRAIN_TIMEOUT_SECONDS='0.3')
-    stack.sim.default(path='/v3/chat/cancel', stall_ms=1000)
+    stack.sim.default(path='/v3/chat/cancel', stall_ms=5000)  # longer than a worker that leaves waits for it
     body = json.dumps({'message': directive('late', first_ms=5000)}).encode()
     with fastcgi.Link(fastcgi.worker_socket(stack)) as kept, stack.stream(directive('long', gap_ms=300, chunks=100)) as answer:
         kept.send(fastcgi.request('GET', '/health', keep=True))
@@ -80,7 +85,7 @@ def test_who_is_told_to_end_is_followed_at_once(make_stack):
         assert time.monotonic() - began < 3 and worker in stack.worker_pids()
         assert parse_stream(body + b''.join(pieces))[-1]['type'] == 'complete'
     wait_for(lambda: len(stack.worker_pids()) == 1 and worker not in stack.worker_pids(), what='the old worker being gone')
-    ends = [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
+    ends = wait_for(lambda: ended(stack), what='the word of its end')
     assert len(ends) == 1 and ' info ' in ends[0], ends
 
 
@@ -92,5 +97,5 @@ def test_who_is_told_again_and_again_to_end_ends_well(make_stack):
             while True:
                 os.kill(worker, signal.SIGTERM)
         wait_for(lambda: stack.chat('hi').status_code == 200, what='the next worker')
-        ends = [line for line in stack.api_log().splitlines() if 'event=worker_ended' in line]
+        ends = wait_for(lambda: ended(stack)[attempt:] and ended(stack), what='the word of its end')
         assert len(ends) == attempt + 1 and all('exit=0 signal=0' in line for line in ends), ends
