@@ -16,7 +16,7 @@ import redis
 import requests
 
 from redis_server import RedisServer
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 ISO = re.compile(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}')
 INDEX = 'coze:{index}:sessions'
@@ -341,11 +341,18 @@ def test_what_a_turn_costs_redis(stack):
     """
     link = link_to(stack)
     chat(stack, 'warm')
-    link.config_resetstat()
-    reads = link.info('stats')['total_reads_processed']
-    for number in range(50):
-        chat(stack, 's-%d' % number)
-    reads = link.info('stats')['total_reads_processed'] - reads
+    for _ in range(50):
+        link.config_resetstat()
+        reads = link.info('stats')['total_reads_processed']
+        longest = 0
+        for number in range(50):
+            begun = time.monotonic()
+            chat(stack, 's-%d' % number)
+            longest = max(longest, time.monotonic() - begun)
+        reads = link.info('stats')['total_reads_processed'] - reads
+        if longest < 0.2:  # else it may have given a sign of life, as a turn does that takes a quarter of a second
+            break
+    assert longest < 0.2
     calls = {name[len('cmdstat_'):]: stat['calls'] for name, stat in link.info('commandstats').items()}
     tidied = calls.get('zrangebyscore', 0)
     assert tidied < 5, 'not every use tidies up'
@@ -373,7 +380,7 @@ def test_sessions_leave_the_list_when_they_expire(make_stack):
 
 def test_a_session_is_in_the_list_while_its_turn_outlives_it(make_stack):
     stack = make_stack(WORKERS='1', SESSION_TTL_SECONDS='1')
-    with stack.stream(directive(gap_ms=100, chunks=35), session_id='long') as answer:
+    with stack.stream(directive(gap_ms=500, chunks=10), session_id='long') as answer:
         conversation = wait_for(lambda: (stack.info('long').json().get('conversation_id')), what='the binding')
         wait_for(lambda: ids(stack) == ['long'], 2, 'the session in the list')
         begun, looks = time.monotonic(), []
@@ -424,7 +431,7 @@ def test_sessions_from_before_the_index_appear_with_their_next_use(stack):
 def test_redis_lost_its_memory_and_its_scripts(stack):
     link = link_to(stack)
     old = chat(stack, 'old')['conversation_id']
-    with stack.stream(directive(gap_ms=100, chunks=15), session_id='running') as answer:
+    with stack.stream(directive(gap_ms=400, chunks=10), session_id='running') as answer:
         conversation = wait_for(lambda: (stack.info('running').json().get('conversation_id')), what='the binding')
         wait_for(lambda: 'running' in ids(stack), what='the session in the list')
         link.flushall()
@@ -449,7 +456,7 @@ def test_redis_away(make_stack):
         assert requests.get(stack.url + '/sessions?limit=0', timeout=10).status_code == 400
         server.start()
         wait_for(lambda: all(requests.get(stack.url + '/sessions', timeout=10).status_code == 200 for _ in range(6)),
-                 3, 'the list')
+                 2 + late(), 'the list')
         assert ids(stack) == ['a'] and holder(stack, conversation) == 'a'
 
 
@@ -468,7 +475,7 @@ def test_frozen_redis_and_clients_that_leave(make_stack):
                         requests.get(stack.url + ('/sessions', '/conversation/x/session')[number % 2], timeout=0.2)
                 list(pool.map(leave, range(8)))
             answer = requests.get(stack.url + '/sessions', timeout=10)
-            assert answer.status_code == 503 and answer.elapsed.total_seconds() < 3
+            assert answer.status_code == 503 and answer.elapsed.total_seconds() < 2 + late()
         finally:
             server.thaw()
         wait_for(lambda: requests.get(stack.url + '/sessions', timeout=10).status_code == 200, 4, 'the list')

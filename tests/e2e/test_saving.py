@@ -39,10 +39,13 @@ def gave_up(stack):
     return stack.api_log().count('a command was not answered in time')
 
 
-def answer_while_frozen(stack, server, session, meanwhile=lambda: None):
-    """A whole chat; Redis hears of its beginning and of its first sign of life, and is frozen before it ends."""
+def answer_while_frozen(stack, server, session, meanwhile=lambda: None, first_ms=2000):
+    """
+    A whole chat; Redis hears of its beginning and of its first sign of life, and is frozen before it ends. The next sign of
+    life is seconds away, so until then nothing waits for Redis.
+    """
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, stack, 0, 'POST', '/chat', message=directive('hi', first_ms=700), session_id=session)
+        answer = pool.submit(ask, stack, 0, 'POST', '/chat', message=directive('hi', first_ms=first_ms), session_id=session)
         wait_for(lambda: server.link().zscore('coze:{index}:sessions', session), what='the sign of life')
         server.link().ping()  # by now that has been answered, too
         server.freeze()
@@ -99,7 +102,7 @@ def test_other_workers_know_when_redis_wakes(server, make_stack):
     told = 0
     for number in range(50):
         session, before = 's-%d' % number, gave_up(stack)
-        answer = answer_while_frozen(stack, server, session, lambda: send('/session/other/info'))
+        answer = answer_while_frozen(stack, server, session, lambda: send('/session/other/info'), first_ms=700)
         for path in ('/session/%s/info' % session, '/sessions?limit=1', '/conversation/%s/session' % answer['conversation_id']):
             send(path)
         server.thaw()
