@@ -22,7 +22,7 @@ from service import TOP, free_port, is_alive
 from stack import directive, parse_stream, wait_for
 
 CHATD = os.environ.get('CHATD') or os.path.join(TOP, 'build', 'coze-chatd')
-LONG = directive('long', chunks=100, gap_ms=100)
+LONG = directive('long', answer='长' * 100, chunks=100, gap_ms=100)
 
 
 def metric(stack, name):
@@ -64,6 +64,11 @@ def children(pid):
     return found
 
 
+def program_of(pid):
+    with contextlib.suppress(OSError):  # it has just ended
+        return os.readlink('/proc/%d/exe' % pid)
+
+
 def expect_refusal(stack, why):
     wait_for(lambda: state(stack)[1] == 'refused', 20, 'the refusal')
     assert why in events(stack, 'reload_refused')[-1]
@@ -74,7 +79,7 @@ def expect_refusal(stack, why):
 def test_a_flood_of_reloads_is_a_few_of_them(make_stack):
     stack = make_stack(WORKERS='2', sim={'SIM_GAP_MS': '5'})
     with Load(stack.port) as load:
-        load.streams(10, directive('stream', chunks=20, gap_ms=50))
+        load.streams(10, directive('stream', chunks=20, gap_ms=150))
         load.steady(50, clients=8)
         wait_for(lambda: load.open_streams == 10, 20, 'open streams')
         master = stack.pids()['workers']
@@ -105,7 +110,7 @@ def test_other_signals_do_no_harm(make_stack):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGQUIT])
 def test_a_drain_ends_what_runs_and_takes_nothing_new(make_stack, number):
     stack = make_stack(WORKERS='2')
-    with stack.stream(directive('last', answer='话' * 50, chunks=50, gap_ms=100), session_id='s') as answer:
+    with stack.stream(directive('last', answer='话' * 80, chunks=80, gap_ms=100), session_id='s') as answer:
         pieces = answer.iter_content(None)
         body = next(pieces)
         master = stack.pids()['workers']
@@ -179,7 +184,7 @@ def test_an_end_during_a_reload_is_an_end(make_stack, delay):
     time.sleep(delay)
     os.kill(master, signal.SIGTERM)
     wait_for(lambda: not is_alive(master), 20, 'the end')
-    assert not [pid for pid in stack.processes() if os.readlink('/proc/%d/exe' % pid) == os.path.realpath(CHATD)]
+    assert not [pid for pid in stack.processes() if program_of(pid) == os.path.realpath(CHATD)]
 
 
 # ---- settings and programs that do not work ----
