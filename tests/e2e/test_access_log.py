@@ -10,7 +10,7 @@ import time
 import pytest
 
 from front import Front, make_certificate
-from stack import wait_for
+from stack import late, wait_for
 
 FIELDS = ['time', 'req', 'client', 'method', 'path', 'status', 'bytes', 'total_ms', 'first_ms', 'request_bytes', 'upstream',
           'upstream_status', 'connect_ms', 'completion', 'agent', 'proto', 'tls']
@@ -80,8 +80,8 @@ def test_times_are_milliseconds(front, seconds):
     least = int(float(seconds) * 1000)
     for name in ('total_ms', 'first_ms'):
         assert re.fullmatch(r'0|[1-9]\d*', str(fields[name]))
-        assert least - 1 <= int(fields[name]) < least + 500
-    assert int(fields['connect_ms']) < 500
+        assert least - 1 <= int(fields[name]) < least + 500 * late()
+    assert int(fields['connect_ms']) < 500 * late()
 
 
 def test_the_last_try_counts():
@@ -91,7 +91,7 @@ def test_the_last_try_counts():
             front.ask('/slow/0.1', headers={'X-Request-ID': 'tries-%d' % number})
         fields = [logged(front, 'tries-%d' % number) for number in range(4)]
         assert any(',' in line['upstream_status'] for line in fields)
-        assert all(100 <= int(line['first_ms']) < 600 for line in fields)
+        assert all(100 <= int(line['first_ms']) < 100 + 500 * late() for line in fields)
 
 
 def test_tls_is_said(front):
@@ -110,7 +110,7 @@ def test_a_worker_that_died(front):
     front.ask('/dies', 'POST', '{}', headers={'X-Request-ID': 'worker-died'})
     fields = logged(front, 'worker-died')
     assert (str(fields['status']), fields['upstream_status']) == ('502', '502')
-    assert int(fields['connect_ms']) < 500 and fields['first_ms'] in (None, '-')
+    assert int(fields['connect_ms']) < 500 * late() and fields['first_ms'] in (None, '-')
 
 
 HOSTILE = [

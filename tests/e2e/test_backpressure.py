@@ -11,10 +11,9 @@ import redis
 import requests
 
 from outcomes import Outcome, starts
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 LIMIT = 4
-SOON = 1  # seconds
 
 
 @pytest.fixture
@@ -25,12 +24,12 @@ def stack(make_stack):
 def refused(stack, route):
     outcome = Outcome(stack, route, 'one too many')
     assert outcome.status == 503 and outcome.detail and int(outcome.headers['Retry-After']) > 0, outcome
-    assert outcome.seconds < SOON
+    assert outcome.seconds < late()
 
 
 def test_one_turn_too_many_is_refused_at_once(stack):
     with ThreadPoolExecutor(LIMIT) as pool:
-        running = [pool.submit(Outcome, stack, '/chat/stream', directive('runs', gap_ms=150)) for _ in range(LIMIT)]
+        running = [pool.submit(Outcome, stack, '/chat/stream', directive('runs', gap_ms=500)) for _ in range(LIMIT)]
         wait_for(lambda: len(starts(stack)) == LIMIT, what='the turns at Coze')
         for route in '/chat', '/chat/stream':
             refused(stack, route)
@@ -45,7 +44,7 @@ def test_one_turn_too_many_is_refused_at_once(stack):
 def test_turns_that_wait_count_too(stack):
     """In the queue of their session they hold memory as others do."""
     with ThreadPoolExecutor(LIMIT) as pool:
-        running = [pool.submit(Outcome, stack, '/chat', directive('runs', gap_ms=80), session_id='same')
+        running = [pool.submit(Outcome, stack, '/chat', directive('runs', gap_ms=250), session_id='same')
                    for _ in range(LIMIT)]
         link = redis.Redis(unix_socket_path=os.path.join(stack.run_dir, 'redis.sock'))
         wait_for(lambda: link.llen('coze:{same}:waiting') == LIMIT - 1, what='a full worker')
@@ -62,6 +61,6 @@ def test_a_client_that_leaves_makes_room(stack, route):
     left = time.monotonic()
     for link in links:
         link.close()
-    wait_for(lambda: Outcome(stack, route, 'next').good, SOON, 'room for the next')
-    assert time.monotonic() - left < SOON
-    wait_for(lambda: stack.sim.stats()['running'] == 0, SOON, 'the cancels')
+    wait_for(lambda: Outcome(stack, route, 'next').good, late(), 'room for the next')
+    assert time.monotonic() - left < late()
+    wait_for(lambda: stack.sim.stats()['running'] == 0, late(), 'the cancels')

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import requests
 
 from outcomes import Outcome, starts
-from stack import wait_for
+from stack import late, wait_for
 
 ROUTES = ['/chat', '/chat/stream']
 LATE = 700  # ms that a busy machine may add
@@ -38,7 +38,7 @@ def test_the_circuit_opens_and_answers_come_at_once(make_stack):
         outcome = Outcome(stack, ROUTES[number % 2], 'refused')
         assert outcome.status == 503 and int(outcome.headers['Retry-After']) >= 1 and outcome.detail, outcome
         times.append(outcome.seconds)
-    assert sorted(times)[len(times) // 2] < 0.1, 'half of the refusals took longer: %r' % times
+    assert sorted(times)[len(times) // 2] < 0.1 * late(), 'half of the refusals took longer: %r' % times
     assert len(starts(stack)) - before <= 1
     # All that does not need Coze goes on.
     assert stack.info('kept').json()['message_count'] == 1
@@ -47,11 +47,11 @@ def test_the_circuit_opens_and_answers_come_at_once(make_stack):
 
 def test_one_probe_at_a_time_closes_it(make_stack):
     """Many clients keep asking; Coze first stays silent, which counts as down, and then is back."""
-    stack = make_stack(WORKERS='1', COZE_FIRST_BYTE_TIMEOUT_SECONDS='0.5')
+    stack = make_stack(WORKERS='1', COZE_FIRST_BYTE_TIMEOUT_SECONDS='1.5')
     open_circuit(stack)
     wait_for(lambda: all(entry['status'] for entry in starts(stack)), what='the end of the first requests')
     before = len(starts(stack))
-    stack.sim.default(fault='stall_header', stall_ms=3000)
+    stack.sim.default(fault='stall_header', stall_ms=6000)
     over = threading.Event()
 
     def client(number):
@@ -71,7 +71,7 @@ def test_one_probe_at_a_time_closes_it(make_stack):
             over.set()
         outcomes = [outcome for one in clients for outcome in one.result()]
     assert all(outcome.good or outcome.status == 503 for outcome in outcomes)
-    assert max(outcome.seconds for outcome in outcomes) < 3
+    assert max(outcome.seconds for outcome in outcomes) < 2 + late()
     probes = starts(stack)[before:]
     failed, good = probes[0], probes[1]
     # One that failed; after a longer pause one that did not; and only then the others.

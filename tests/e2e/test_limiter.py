@@ -12,11 +12,10 @@ import requests
 
 from outcomes import starts
 from redis_server import left_in_redis
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 SLOT = 'coze:limit:start'
-LATE = 1  # seconds that a busy machine may add
-JITTER_MS = 40  # of a start on its way to the simulator
+JITTER_MS = 40  # of a start on its way to the simulator, on an idle machine
 
 
 def redis_of(stack):
@@ -62,28 +61,30 @@ def assert_kept_apart(stack, interval_ms=500):
     times = start_times(stack)
     for first in range(len(times)):
         for last in range(first + 1, len(times)):
-            assert times[last] - times[first] >= (last - first) * interval_ms - JITTER_MS, gaps(stack)
+            assert times[last] - times[first] >= (last - first) * interval_ms - JITTER_MS * late(), gaps(stack)
 
 
 def test_twenty_messages_at_once_on_two_machines(both):
     def ask(number):
         began = time.monotonic()
         answer = both[number % 2].chat('m%02d' % number, session_id='burst-%d' % number)
-        return answer, time.monotonic() - began
+        return answer, time.monotonic() - began, time.monotonic()
 
+    began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(ask, range(20)))
-    good = [seconds for answer, seconds in answers if answer.status_code == 200]
-    late = [(answer, seconds) for answer, seconds in answers if answer.status_code != 200]
-    # 4 s hold eight starts and a bit; while the twenty arrive, another slot or two may come into reach.
-    assert 8 <= len(good) <= 12 and len(starts(both[0])) == len(good)
+    good = [seconds for answer, seconds, _ in answers if answer.status_code == 200]
+    refused = [(answer, seconds) for answer, seconds, _ in answers if answer.status_code != 200]
+    # 4 s hold eight starts and a bit; while the twenty arrive, other slots come into reach.
+    arriving = max(told for answer, _, told in answers if answer.status_code != 200) - began
+    assert 8 <= len(good) <= 10 + arriving / 0.5 and len(starts(both[0])) == len(good)
     assert_kept_apart(both[0])
-    assert max(gaps(both[0])) < 500 + LATE * 1000
-    assert max(good) < 4 + LATE
-    for answer, seconds in late:
+    assert max(gaps(both[0])) < 500 + late() * 1000
+    assert max(good) < 4 + late()
+    for answer, seconds in refused:
         assert answer.status_code == 503 and answer.json()['detail']
         assert 4 <= int(answer.headers['Retry-After']) <= 5, answer.headers['Retry-After']
-        assert seconds < LATE, 'refused only after %.1f s' % seconds
+        assert seconds < late(), 'refused only after %.1f s' % seconds
     assert left_in_redis(redis_of(both[0])) == []
 
 
@@ -110,9 +111,13 @@ def test_a_retry_waits_for_a_slot_too(both):
 
 
 def test_a_quiet_service_makes_nobody_wait(both):
-    began = time.monotonic()
-    assert both[0].chat('alone').status_code == 200
-    assert time.monotonic() - began < 0.45
+    took = []
+    while not took or min(took) >= 0.45 and len(took) < 10:  # whoever waits for a slot does so each time
+        redis_of(both[0]).delete(SLOT)
+        began = time.monotonic()
+        assert both[0].chat('alone').status_code == 200
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.45
     assert 0 < redis_of(both[0]).pttl(SLOT) < 5000, 'the slot must not stay for ever'
 
 
@@ -131,7 +136,7 @@ def test_who_leaves_while_waiting_for_a_slot_leaves_nothing(both, route):
         with stack.connect(route, 'gone', session_id=session):
             wait_for(lambda: link.get(SLOT) != before, what='a slot of its own')
             assert link.hget('coze:{%s}:session' % session, 'turn_until') != b'0'
-        wait_for(lambda: link.hget('coze:{%s}:session' % session, 'turn_until') == b'0', 1, 'the session being free')
+        wait_for(lambda: link.hget('coze:{%s}:session' % session, 'turn_until') == b'0', late(), 'the session being free')
         assert stack.request_log(session)[0]['status'] == '499'
         assert stack.chat('next', session_id=session).status_code == 200
         assert {answer.result().status_code for answer in others} == {200}
@@ -146,7 +151,7 @@ def test_the_deadline_counts_while_waiting_for_a_slot(make_stack):
     began = time.monotonic()
     answer = stack.chat('second', session_id='second')
     assert answer.status_code == 503 and 'timeout' in answer.json()['detail']
-    assert time.monotonic() - began < 1 + LATE
+    assert time.monotonic() - began < 1 + late()
     cause = stack.request_log('second')[0]['cause']
     assert 'waiting for a slot' in cause and 'CHAT_TIMEOUT_SECONDS' in cause
     assert words(stack) == ['first'] and left_in_redis(redis_of(stack)) == []
@@ -169,4 +174,4 @@ def test_no_waiting_at_all(make_stack):
     began = time.monotonic()
     answer = requests.post(stack.url + '/chat/stream', json={'message': 'second'}, timeout=10)
     assert answer.status_code == 503 and 55 <= int(answer.headers['Retry-After']) <= 61
-    assert time.monotonic() - began < LATE
+    assert time.monotonic() - began < late()
