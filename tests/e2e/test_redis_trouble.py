@@ -81,7 +81,8 @@ class Load:
                 self.stopping.wait(0.05)  # a client that is refused does not ask again at once
 
     def statuses(self, since=0):
-        return {status for told, status, _ in self.outcomes if told > since}
+        """Of messages that were sent since then: however late a busy client looks at an answer, it knows when it asked."""
+        return {status for told, status, seconds in self.outcomes if told - seconds > since}
 
     def lasted(self, seconds, since):
         """Whether answers came, for so long."""
@@ -170,18 +171,20 @@ def expect_counts(stack, load):
 @pytest.mark.parametrize('stack, how', [('unix', 'stopped'), ('tcp', 'killed and forgetful')], indirect=['stack'])
 def test_redis_away(stack, server, how):
     mark = len(log_of_trouble(stack))
-    with Load(stack) as load, streams(stack, 'long', gap_ms=110, chunks=50), \
-            streams(stack, 'late', first_ms=2000), streams(stack, 'short', gap_ms=100, chunks=12):
+    with Load(stack) as load, streams(stack, 'long', answer='长' * 50, gap_ms=200, chunks=50), \
+            streams(stack, 'late', first_ms=4000) as accepted_then, streams(stack, 'short', gap_ms=300, chunks=12) as short:
         gone = time.monotonic()
         server.stop() if how == 'stopped' else server.kill(forget=True)
+        away = time.monotonic()
         health = requests.get(stack.url + '/health', timeout=10)
         assert health.status_code == 503
         assert health.json() == dict(health.json(), status='unhealthy', redis='down')
         wait_for(lambda: load.lasted(OUTAGE, gone) and 503 in load.statuses(gone), what='the outage')
+        wait_for(lambda: all(stream.done() for stream in accepted_then + short), 20, 'the end of those that end meanwhile')
         # What had its session before may still be answered; all others are refused, and at once.
-        assert 200 not in load.statuses(gone + LIMIT)
+        assert 200 not in load.statuses(away)
         refused = sorted(seconds for _, status, seconds in load.outcomes if status == 503)
-        assert refused[len(refused) // 2] < 0.1, refused
+        assert refused[len(refused) // 2] < 0.1 * late(), refused
         back = time.monotonic()
         server.start()
         expect_back(stack, back)
@@ -207,12 +210,12 @@ def test_redis_is_found_again_soon(stack, server):
     server.start()
     back = time.monotonic()
     wait_for(lambda: is_back(stack), LIMIT * 2, 'the service after the trouble')
-    assert time.monotonic() - back < LIMIT
+    assert time.monotonic() - back < 1 + late()
 
 
 def test_a_running_turn_counts_also_when_redis_forgot(stack, server):
     """Accepted and counted before, and still running when Redis comes back empty: it is all that the session has."""
-    with streams(stack, 'running', gap_ms=100, chunks=25):
+    with streams(stack, 'running', gap_ms=300, chunks=25):
         link = server.link()
         wait_for(lambda: all(link.hget('coze:{running-%d}:session' % number, 'count') == b'1' for number in range(STREAMS)),
                  what='the counting')
@@ -248,15 +251,16 @@ def test_redis_frozen(stack, server):
             streams(stack, 'late', first_ms=600, gap_ms=50), streams(stack, 'short', gap_ms=100, chunks=5) as short:
         frozen = time.monotonic()
         server.freeze()
+        stands = time.monotonic()
         try:
             for stream in short:
                 assert stream.result().good, 'a stream stops with Redis'
                 assert stream.result().seconds < 0.5 + LIMIT + late()
             began = time.monotonic()
             assert requests.get(stack.url + '/health', timeout=10).status_code == 503
-            assert time.monotonic() - began < LIMIT
+            assert time.monotonic() - began < LIMIT + late()
             wait_for(lambda: load.lasted(OUTAGE, frozen) and 503 in load.statuses(frozen), what='the outage')
-            assert 200 not in load.statuses(frozen + LIMIT)
+            assert 200 not in load.statuses(stands)
         finally:
             server.thaw()
         back = time.monotonic()
@@ -376,7 +380,7 @@ def test_redis_slow(server, make_stack):
             began = time.monotonic()
             outcomes = list(pool.map(lambda number: Outcome(stack, '/chat/stream', 'm%d' % number,
                                                             session_id='slow-%d' % number), range(80)))
-            assert time.monotonic() - began < 80 * 0.14 / 2, 'one waits for the other'
+            assert time.monotonic() - began < min(80 * 0.14 / 2 * late(), 80 * 0.14), 'one waits for the other'
             assert all(outcome.good for outcome in outcomes), outcomes
             assert sorted(outcome.seconds for outcome in outcomes)[40] < 0.14 + late()
             same = list(pool.map(lambda number: Outcome(stack, '/chat', 's%d' % number, session_id='same'), range(10)))
@@ -401,7 +405,7 @@ def test_connections_are_reset(server, make_stack):
         channels = set(wait_for(lambda: len(link.pubsub_channels('coze:wake:*')) == 2 and link.pubsub_channels('coze:wake:*')))
         path.reset()
         broken = time.monotonic()
-        assert stack.chat('m').status_code in (200, 503) and time.monotonic() - broken < LIMIT
+        assert stack.chat('m').status_code in (200, 503) and time.monotonic() - broken < 1 + late()
         wait_for(lambda: is_back(stack), LIMIT + late(), 'the service after the reset')
         wait_for(lambda: set(link.pubsub_channels('coze:wake:*')) == channels, LIMIT + late(), 'both workers listening again')
     finally:
@@ -460,8 +464,9 @@ def test_redis_readonly(stack, server):
     with Load(stack) as load, streams(stack, 'long', gap_ms=100, chunks=50), streams(stack, 'short', gap_ms=100, chunks=8):
         refused = time.monotonic()
         server.link().execute_command('REPLICAOF', '127.0.0.1', '1')
+        refuses = time.monotonic()
         wait_for(lambda: load.lasted(OUTAGE, refused) and 503 in load.statuses(refused), what='the outage')
-        assert 200 not in load.statuses(refused + LIMIT)
+        assert 200 not in load.statuses(refuses)
         back = time.monotonic()
         server.link().execute_command('REPLICAOF', 'NO', 'ONE')
         expect_back(stack, back)
