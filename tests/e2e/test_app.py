@@ -15,7 +15,7 @@ from selenium.webdriver import ActionChains, Keys
 import machines
 from browser import DESKTOP, PHONE, Browser
 from service import TOP
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 APP = os.path.join(TOP, 'nginx', 'app')
 AXE = os.path.join(TOP, 'tests', 'node_modules', 'axe-core', 'axe.min.js')
@@ -221,7 +221,7 @@ def test_stopping_cancels_at_coze_and_keeps_what_was_said(page, how):
         page.browser.one('.send.stop').click()
     else:
         page.composer.send_keys(Keys.ESCAPE)
-    wait_for(lambda: chat_status(page.service) == ['canceled'], 3, 'the cancel')
+    wait_for(lambda: chat_status(page.service) == ['canceled'], 2 + late(), 'the cancel')
     assert '已停止回答' in page.browser.one('.reply .after').text
     said = page.answers()[0]
     assert 3 < len(said) < 400
@@ -303,14 +303,14 @@ def test_several_conversations_know_nothing_of_each_other(page):
 
 
 def test_one_conversation_answers_while_another_is_shown(page):
-    page.service.sim.queue(gap_ms=150, chunks=12, answer='这是一个很长很长的回答，慢慢地来。')
+    page.service.sim.queue(gap_ms=500, chunks=12, answer='这是一个很长很长的回答，慢慢地来。')
     page.send('慢慢回答')
     wait_for(lambda: page.answers() and page.answers()[0])
     page.browser.one('.new').click()
     assert page.browser.one('.pulse')
     assert '第 1 轮' in page.say('另一个')
     page.browser.all('.conversations .open')[page.titles().index('慢慢回答')].click()
-    wait_for(lambda: page.answers() == ['这是一个很长很长的回答，慢慢地来。'])
+    wait_for(lambda: page.answers() == ['这是一个很长很长的回答，慢慢地来。'], 20)
 
 
 def test_renaming_lasts(page):

@@ -21,7 +21,7 @@ from stack import directive, parse_stream, wait_for
 BASE_IMAGES = ('debian:bookworm-slim', 'redis:7-bookworm')
 IMAGES = ('nginx', 'worker', 'redis', 'simulator')
 NO_SETTINGS = os.path.join('env', 'compose', 'secrets', 'none')  # in the place of a developer's own .env
-GAP_MS = 150
+GAP_MS = 600
 LONG = directive('long', chunks=20, gap_ms=400)
 SETTINGS = ('PATH', 'HOME', 'DOCKER_HOST', 'DOCKER_CONFIG', 'DOCKER_CONTEXT')
 

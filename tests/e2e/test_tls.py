@@ -189,7 +189,7 @@ def test_without_redirect_both_are_served_alike(both):
 def test_a_stream_keeps_its_pace_over_https(certificate, make_stack):
     """The first chunk is there long before the last, over HTTP/1.1 and HTTP/2."""
     port = free_port()
-    make_stack(TLS_PORT=port, sim={'SIM_GAP_MS': 100}, **settings(certificate))
+    make_stack(TLS_PORT=port, sim={'SIM_GAP_MS': 300}, **settings(certificate))
     for version in ('--http1.1', '--http2'):
         body = json.dumps({'message': directive(answer='一二三四五六七八', chunks=8)})
         with subprocess.Popen(['curl', '-sSN', version, '--max-time', '20', '--cacert', certificate[0],
@@ -202,7 +202,7 @@ def test_a_stream_keeps_its_pace_over_https(certificate, make_stack):
         events = parse_stream(out)
         assert events[-1]['type'] == 'complete'
         assert len(times) >= 4, 'the stream came in %d pieces' % len(times)
-        assert times[-1] - times[0] > 0.25
+        assert times[-1] - times[0] > 0.75
 
 
 @pytest.mark.parametrize('damage,told', [
