@@ -113,6 +113,6 @@ def test_a_burst_opens_no_connection_more_than_it_needs(make_stack):
 def test_a_burst_over_http_1_1_gets_a_connection_each(make_stack):
     """Nobody waits for another's."""
     stack = one_worker(make_stack, tls=True, sim={'SIM_HTTP2': 0})
-    crowd(stack, 100, directive(answer='啊' * 4, chunks=4, gap_ms=500), '-k', 4)
-    stats = stack.sim.stats()
+    with Open(stack, 100, directive(answer='啊' * 99, chunks=99, gap_ms=500)):
+        stats = stack.sim.stats()
     assert stats['http2_requests'] == 0 and 100 <= stats['connections'] <= 101
