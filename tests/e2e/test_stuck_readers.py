@@ -235,6 +235,7 @@ def upload(stack, body, pieces, pause):
         return answer.status, json.loads(answer.read())
 
 
+@pytest.mark.alone
 def test_slow_uploads(one_worker):
     stack = one_worker
     quiet = calm(stack)
@@ -253,6 +254,7 @@ def test_slow_uploads(one_worker):
     assert_no_slower(stack, others, quiet)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('field', ['message', 'ignored'])
 def test_large_uploads(one_worker, field):
     stack, size = one_worker, 10 * 1024 * 1024
