@@ -106,10 +106,10 @@ def test_python_shows_chunks_while_they_come(documented, served):
     times = []
     documented.display_chunk = lambda _: times.append(time.monotonic())
     began = time.monotonic()
-    with served.stream(directive(answer='你' * 20, chunks=20, gap_ms=50)) as response:
+    with served.stream(directive(answer='你' * 20, chunks=20, gap_ms=150)) as response:
         documented.process_stream(response)
     whole = time.monotonic() - began
-    assert len(times) == 20 and whole > 0.9
+    assert len(times) == 20 and whole > 2.7
     assert times[0] - began < whole / 3
     assert times[10] - began < whole * 0.8
 
@@ -129,7 +129,8 @@ needs_node = pytest.mark.skipif(NODE is None, reason='node is not installed')
 @pytest.mark.parametrize('name', [name for name in ANSWERS if len(ANSWERS[name].encode()) <= 40_000])
 def test_javascript(served, name):
     text = ANSWERS[name]
-    told = run_javascript(served, answering(text, chunks=20, gap_ms=15))
+    pace = 100 if len(text) > 20_000 else 15  # what the client is too busy to read must not add up to more than one read takes
+    told = run_javascript(served, answering(text, chunks=20, gap_ms=pace))
     assert ''.join(told['displayed']) == text
     assert told['complaints'] == [], 'an event came in two reads'
     assert told['finished'] == 1
@@ -143,7 +144,7 @@ def test_javascript_shows_all_of_a_long_answer(served):
     server does. What it shows is right all the same.
     """
     text = filler(70_000)
-    told = run_javascript(served, directive(answer_bytes=70_000, chunks=100, gap_ms=12))
+    told = run_javascript(served, directive(answer_bytes=70_000, chunks=100, gap_ms=30))
     assert ''.join(told['displayed']) == text
     assert len(told['displayed']) == 100
     assert len(parse_stream(b''.join(told['reads']))) == 101
@@ -152,14 +153,17 @@ def test_javascript_shows_all_of_a_long_answer(served):
 @needs_node
 def test_javascript_gets_one_event_per_read(served):
     text = '我理解您的感受😀。' * 8
-    told = run_javascript(served, directive(answer=text, chunks=24, gap_ms=30, split=7))
-    assert told['logged'] == [['完整回复:', text]]
-    for read in told['reads']:
-        assert read.endswith(b'\n\n'), read
-        read.decode('utf-8')
-    events = parse_stream(b''.join(told['reads']))
-    assert len(events) == 25
-    assert len(told['reads']) >= 20, 'a busy machine may join a few of 25'
+    for pace in 30, 100, 300:  # at one of which a busy machine joins none, or a few
+        told = run_javascript(served, directive(answer=text, chunks=24, gap_ms=pace, split=7))
+        assert told['logged'] == [['完整回复:', text]]
+        for read in told['reads']:
+            assert read.endswith(b'\n\n'), read
+            read.decode('utf-8')
+        events = parse_stream(b''.join(told['reads']))
+        assert len(events) == 25
+        if len(told['reads']) >= 20:
+            break
+    assert len(told['reads']) >= 20, 'events are joined, however slowly they come'
 
 
 @needs_node

@@ -54,7 +54,7 @@ def whole_events(chunk):
 
 def test_chunks_arrive_as_coze_sends_them(either):
     """Relative to the whole, which a busy machine stretches: a gateway that collects would give them all at its end."""
-    count, gap = 24, 0.05
+    count, gap = 24, 0.1
     _, arrived = receive(either, directive(answer='啊' * count, chunks=count, gap_ms=gap * 1000))
     times = [at for at, chunk in arrived if b'"chunk"' in chunk]
     whole = times[-1]
@@ -68,11 +68,14 @@ def test_chunks_arrive_as_coze_sends_them(either):
 
 def test_each_chunk_of_http_is_one_event(either):
     text = '我理解您的感受😀。' * 30
-    _, arrived = receive(either, directive(answer=text, chunks=30, gap_ms=15, split=5))
-    events = [event for _, chunk in arrived for event in whole_events(chunk)]
-    assert text_of(events) == text
-    assert len(events) == 31
-    assert len(arrived) >= 25, 'a busy machine may join a few of 31'
+    for pace in 15, 60, 250:  # at one of which a busy machine joins none, or a few
+        _, arrived = receive(either, directive(answer=text, chunks=30, gap_ms=pace, split=5))
+        events = [event for _, chunk in arrived for event in whole_events(chunk)]
+        assert text_of(events) == text
+        assert len(events) == 31
+        if len(arrived) >= 25:
+            break
+    assert len(arrived) >= 25, 'events are joined, however slowly they come'
 
 
 @pytest.mark.parametrize('text', [filler(5000), '扣' * 2700, '😀' * 1900, '"' * 1400, '\x01' * 1300],
