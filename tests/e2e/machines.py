@@ -31,11 +31,14 @@ class Network:
     """A bridge and the machines on it, gone when closed."""
 
     def __init__(self):
-        number = random.randrange(1, 250)
-        self.prefix = '10.213.%d.' % number
-        self.bridge = 'czb%d' % number
+        for number in random.sample(range(1, 250), 20):  # other tests may have made one of them
+            self.prefix = '10.213.%d.' % number
+            self.bridge = 'czb%d' % number
+            if subprocess.run(['ip', 'link', 'add', self.bridge, 'type', 'bridge'], check=False).returncode == 0:
+                break
+        else:
+            raise AssertionError('no bridge can be made')
         self.names = []
-        ip('link', 'add', self.bridge, 'type', 'bridge')
         ip('addr', 'add', self.prefix + '1/24', 'dev', self.bridge)
         ip('link', 'set', self.bridge, 'up')
 

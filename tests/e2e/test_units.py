@@ -148,7 +148,7 @@ def test_bad_settings_fail_the_reload_and_nothing_else(machine):
     assert machine.run('systemctl', 'reload', 'coze-chat', check=False).returncode != 0
     assert machine.run('systemctl', 'reload', 'coze-chat-nginx', check=False).returncode != 0
     assert 'response' in chat(machine)
-    assert 'SERVER_PORT=no-port' in machine.run('journalctl', '--no-pager', '-u', 'coze-chat').stdout
+    wait_for(lambda: 'SERVER_PORT=no-port' in machine.run('journalctl', '--no-pager', '-u', 'coze-chat').stdout, what='the journal')
     change(machine, SERVER_PORT=80)
     machine.run('systemctl', 'reload', 'coze-chat')
     assert 'response' in chat(machine)
