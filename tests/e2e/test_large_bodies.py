@@ -145,7 +145,8 @@ def test_peers_that_stop_in_the_middle(stack):
         silent = [links.enter_context(fastcgi.Link(stack.socket)) for _ in range(8)]
         for link in silent:
             link.send(request[:200 * 1024])
-        waiting = [pool.submit(ask, stack, document(message='你好')) for _ in range(3)]
+        # Of 1 MiB, as ten times that may take a busy machine longer than the silence of the others may last.
+        waiting = [pool.submit(ask, stack, document(MIB, message='你好')) for _ in range(3)]
         assert [one.result(timeout=SILENCE - 1)[0] for one in waiting] == [200] * 3
         for link in silent[:3]:
             link.send(request[200 * 1024:300 * 1024])
