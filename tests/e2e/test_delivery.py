@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from stack import directive, wait_for
+from stack import directive, late, wait_for
 
 
 @pytest.mark.parametrize('tls', [False, True], ids=['plain', 'h2'])
@@ -48,12 +48,12 @@ def test_a_look_that_keeps_failing_is_given_up_without_sending_again(make_stack)
 
 
 def test_who_left_the_queue_for_a_slot_holds_nobody_up(make_stack):
-    stack = make_stack(WORKERS='1', COZE_MIN_INTERVAL_MS='2500', COZE_RATE_WAIT_SECONDS='120', CHAT_TIMEOUT_SECONDS='120')
+    stack = make_stack(WORKERS='1', COZE_MIN_INTERVAL_MS='4000', COZE_RATE_WAIT_SECONDS='120', CHAT_TIMEOUT_SECONDS='120')
     assert stack.chat('first').status_code == 200
 
     def leave(number):
         with pytest.raises(requests.exceptions.ReadTimeout):
-            stack.chat('gone %d' % number, timeout=0.3)
+            stack.chat('gone %d' % number, timeout=1)  # by then it waits for its slot, also on a busy machine
 
     with ThreadPoolExecutor(20) as pool:
         for done in [pool.submit(leave, number) for number in range(20)]:
@@ -61,7 +61,7 @@ def test_who_left_the_queue_for_a_slot_holds_nobody_up(make_stack):
     wait_for(lambda: stack.api_log().count('route=/chat status=499') == 20, what='the leaving being noticed')
     began = time.monotonic()
     assert stack.chat('next').status_code == 200
-    assert time.monotonic() - began < 6  # its own slot, and perhaps one that was used meanwhile
+    assert time.monotonic() - began < 2 * 4 + late()  # its own slot, and perhaps one that was used meanwhile
     assert len(stack.sim.log('/v3/chat')) <= 4
 
 
