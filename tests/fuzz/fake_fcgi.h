@@ -102,6 +102,12 @@ void fcgi_end(struct fcgi_request *request)
 	request->ended = true;
 }
 
+bool fcgi_may_end(struct fcgi_request *request, size_t len)
+{
+	(void)len;
+	return !request->answer.failed;
+}
+
 enum err fcgi_write_end(struct fcgi_request *request, const void *bytes, size_t len)
 {
 	enum err rc = fcgi_write(request, bytes, len);
