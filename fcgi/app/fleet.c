@@ -53,9 +53,10 @@ struct leaving {
 
 /* Whose place was given up: connections that wait for room in the channel of the first place. */
 struct queue {
-	int fd;   /* the place's socket; nobody new comes */
-	int held; /* accepted from it, not passed on yet; -1: none */
-	bool unserved;
+	char name[LISTENER_NAME_SIZE]; /* the place's */
+	int fd;                        /* its socket; nobody new comes, but to a port */
+	int held;                      /* accepted from it, not passed on yet; -1: none */
+	bool unserved;                 /* no worker accepts, or ends the listening */
 	struct queue *next;
 };
 
@@ -109,7 +110,7 @@ static void close_place(struct place *place)
 		handoff_close(&place->handoff);
 }
 
-static void close_queue(struct queue *queue)
+static void close_queue(const struct queue *queue)
 {
 	close(queue->fd);
 	if (queue->held >= 0)
@@ -244,16 +245,43 @@ static bool pass_all_on(struct fleet *fleet)
 }
 
 /* The socket is the queue's from now on. */
-static void add_queue(struct fleet *fleet, int fd, int held, bool unserved)
+static void add_queue(struct fleet *fleet, const struct queue *from)
 {
 	struct queue *queue = malloc(sizeof *queue);
 
 	if (queue == NULL) {
-		close_queue(&(struct queue){ .fd = fd, .held = held });
+		close_queue(from);
 		return;
 	}
-	*queue = (struct queue){ fd, held, unserved, fleet->queues };
+	*queue = *from;
+	queue->next = fleet->queues;
 	fleet->queues = queue;
+}
+
+/* A port that is listened on still. (A socket's file is gone when its place was given up.) */
+static bool holds_port(const struct queue *queue)
+{
+	return queue->unserved && queue->name[0] != '\0' && queue->name[0] != '/';
+}
+
+/* A place is wanted again whose port waits in a queue: who waits there is its own now. The socket, or -1. */
+static int take_back(struct fleet *fleet, const struct place *place)
+{
+	for (struct queue **link = &fleet->queues; *link != NULL; link = &(*link)->next) {
+		struct queue *queue = *link;
+		int fd = queue->fd;
+
+		if (!holds_port(queue) || strcmp(queue->name, place->name) != 0)
+			continue;
+		if (queue->held >= 0) {
+			handoff_give(&place->handoff, queue->held); /* it is new and has room */
+			close(queue->held);
+		}
+		*link = queue->next;
+		free(queue);
+		return fd;
+	}
+	return -1;
 }
 
 /* ---- the round ---- */
@@ -436,8 +464,10 @@ void fleet_save(const struct fleet *fleet, struct buf *out)
 		save_process(out, "leaving", fleet->leaving[i].worker, &fleet->leaving[i].process);
 		buf_append_char(out, '\n');
 	}
+	/* Written like a place of a strange name: a program that knows of no queues gives it up. */
 	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next)
-		buf_printf(out, "queue 0 0 %d %d %d\n", queue->unserved, queue->fd, queue->held);
+		buf_printf(out, "queue 0 0 %d %d %d -1 @%s\n", queue->unserved, queue->fd, queue->held,
+			   queue->name);
 }
 
 void fleet_names(const struct fleet *fleet, struct buf *out)
@@ -445,6 +475,9 @@ void fleet_names(const struct fleet *fleet, struct buf *out)
 	for (size_t i = 0; i < fleet->count; i++)
 		if (fleet->places[i].fd >= 0)
 			buf_printf(out, "%s\n", fleet->places[i].name);
+	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next)
+		if (holds_port(queue))
+			buf_printf(out, "%s\n", queue->name);
 }
 
 static void keep(int fd, bool keep_open)
@@ -476,9 +509,12 @@ void fleet_keep_sockets(const struct fleet *fleet, bool keep_open)
  */
 static void give_up(struct fleet *fleet, struct place *place, size_t worker)
 {
+	struct queue queue = { .fd = place->fd, .held = -1, .unserved = place->current.pid == 0 };
+
 	listener_unlink(place->name);
 	keep_place(place, false);
-	add_queue(fleet, place->fd, -1, place->current.pid == 0);
+	snprintf(queue.name, sizeof queue.name, "%s", place->name);
+	add_queue(fleet, &queue);
 	pass_all_on(fleet);
 	if (place->current.pid != 0) {
 		/* Of two signals that wait, the lower number comes first: this one before TERM. */
@@ -503,27 +539,30 @@ static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
 	give_up(fleet, old, worker);
 }
 
-static void adopt_queue(struct fleet *fleet, int fd, int held, bool unserved)
+static void adopt_queue(struct fleet *fleet, const struct queue *queue)
 {
-	keep(fd, false);
-	keep(held, false);
-	add_queue(fleet, fd, held, unserved);
+	keep(queue->fd, false);
+	keep(queue->held, false);
+	add_queue(fleet, queue);
 }
 
 static void adopt(struct fleet *fleet, const char *line)
 {
 	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = process_now_ms() } };
 	struct process *process = &place.current;
+	struct queue queue = { .name = "" };
 	char kind[16];
 	size_t worker;
-	int pid, used, fd, held;
+	int pid, used;
 
 	/* NOLINTBEGIN(cert-err34-c): the numbers are what fleet_save() has written */
 	if (sscanf(line, "%15s %zu %d %zu%n", kind, &worker, &pid, &process->block, &used) != 4)
 		return;
 	process->pid = pid;
-	if (strcmp(kind, "queue") == 0 && sscanf(line + used, "%d %d", &fd, &held) == 2)
-		adopt_queue(fleet, fd, held, process->block != 0);
+	queue.unserved = process->block != 0;
+	if (strcmp(kind, "queue") == 0 &&
+	    sscanf(line + used, "%d %d -1 @%279[^\n]", &queue.fd, &queue.held, queue.name) == 3)
+		adopt_queue(fleet, &queue);
 	else if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
 		fleet->leaving[fleet->leaving_count++] = (struct leaving){ *process, worker };
 	else if (sscanf(line + used, "%d %d %d %279[^\n]", &place.fd, &place.handoff.in, &place.handoff.out,
@@ -560,7 +599,9 @@ static bool open_sockets(struct fleet *fleet, struct buf *problems)
 			good = false;
 			continue;
 		}
-		place->fd = listener_open(place->name, problems);
+		place->fd = take_back(fleet, place);
+		if (place->fd < 0)
+			place->fd = listener_open(place->name, problems);
 		good = good && place->fd >= 0;
 	}
 	return good;

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -330,6 +332,117 @@ static void test_who_waits_is_passed_on_to_places_that_are_new(void **state)
 	assert_int_equal(rmdir(other), 0);
 }
 
+/* ---- ports ---- */
+
+/* A fleet of two on ports that are free; the first one. */
+static uint16_t open_on_ports(struct fleet **fleet, struct config *config)
+{
+	struct buf problems;
+	sigset_t none;
+	uint16_t port;
+
+	sigemptyset(&none);
+	do {
+		struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+		socklen_t len = sizeof any;
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		assert_int_equal(bind(fd, (struct sockaddr *)&any, len), 0);
+		assert_int_equal(getsockname(fd, (struct sockaddr *)&any, &len), 0);
+		close(fd);
+		port = ntohs(any.sin_port);
+		sprintf(config->worker_listen, "127.0.0.1:%d", port);
+		buf_init(&problems, 4096);
+		*fleet = fleet_open(config, region, &none, NULL, &problems);
+		buf_free(&problems);
+	} while (*fleet == NULL);
+	return port;
+}
+
+static int connect_to_port(uint16_t port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_port = htons(port),
+				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+	return fd;
+}
+
+/* The socket and the channel of a place. */
+static int socket_of(const struct fleet *fleet, int worker, struct handoff *handoff)
+{
+	char *text = saved(fleet), *line = text;
+	int fd;
+
+	for (int i = 0; i < worker; i++)
+		line = strchr(line, '\n') + 1;
+	assert_int_equal(sscanf(line, "place %*u 0 0 %d %d %d ", &fd, &handoff->in, &handoff->out), 3);
+	free(text);
+	return fd;
+}
+
+static void await_readable(int fd)
+{
+	assert_int_equal(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 10000), 1);
+}
+
+/*
+ * Nobody serves, and the first place's channel is full: who waits at a port that was given up waits on, and the next reload
+ * may want the port again. It is not to be found in use then, and who waits there is its new workers'.
+ */
+static void test_a_port_that_was_given_up_may_be_taken_again(void **state)
+{
+	char address[32], both[80];
+	struct config two = { .run_dir = run_dir, .worker_listen = address, .workers = 2 };
+	struct config one = { .run_dir = run_dir, .worker_listen = address, .workers = 1 };
+	struct fleet *fleet, *less, *again;
+	uint16_t port = open_on_ports(&fleet, &two);
+	int clients[2], fd;
+	struct handoff handoff;
+	struct buf names;
+	char *text, byte;
+
+	(void)state;
+	clients[0] = connect_to_port(port + 1);
+	assert_int_equal(write(clients[0], "a", 1), 1);
+	await_readable(socket_of(fleet, 1, &handoff));
+	socket_of(fleet, 0, &handoff);
+	while (handoff_give(&handoff, no_log))
+		;
+	text = saved(fleet);
+	less = open_fleet(&one, text);
+	fleet_stop(less);
+	fleet_advance(less);
+	buf_init(&names, 4096);
+	fleet_names(less, &names);
+	snprintf(both, sizeof both, "127.0.0.1:%d\n127.0.0.1:%d\n", port, port + 1);
+	assert_buf(&names, both, strlen(both));
+	buf_free(&names);
+	free(text);
+	text = saved(less);
+	again = open_fleet(&two, text);
+	fleet_stop(again);
+	fd = socket_of(again, 1, &handoff);
+	clients[1] = connect_to_port(port + 1);
+	await_readable(fd);
+	close(accept(fd, NULL, NULL));
+	fd = handoff_take(&handoff);
+	assert_true(fd >= 0);
+	assert_int_equal(read(fd, &byte, 1), 1);
+	assert_int_equal(byte, 'a');
+	close(fd);
+	free(text);
+	text = saved(again);
+	assert_int_equal(lines_of(text), 2);
+	free(text);
+	close_crowd(clients, COUNT(clients));
+	fleet_close(again);
+	fleet_close(less);
+	fleet_close(fleet);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -340,6 +453,7 @@ int main(void)
 		cmocka_unit_test(test_a_fleet_that_cannot_listen_does_not_begin),
 		cmocka_unit_test(test_a_crowd_at_a_place_that_is_given_up_is_passed_on),
 		cmocka_unit_test(test_who_waits_is_passed_on_to_places_that_are_new),
+		cmocka_unit_test(test_a_port_that_was_given_up_may_be_taken_again),
 	};
 
 	return cmocka_run_group_tests(tests, make_home, remove_home);
