@@ -602,6 +602,8 @@ static bool open_sockets(struct fleet *fleet, struct buf *problems)
 		place->fd = take_back(fleet, place);
 		if (place->fd < 0)
 			place->fd = listener_open(place->name, problems);
+		if (place->fd < 0)
+			handoff_close(&place->handoff);
 		good = good && place->fd >= 0;
 	}
 	return good;

@@ -219,6 +219,39 @@ static void test_a_fleet_that_cannot_listen_does_not_begin(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+static unsigned descriptors(void)
+{
+	unsigned count = 0;
+
+	for (int fd = 0; fd < 1000; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+/* The next reload tries again; a channel that nobody has named to it would stay open for ever. */
+static void test_a_place_without_a_socket_keeps_nothing_open(void **state)
+{
+	const struct config two = { .run_dir = run_dir, .worker_listen = (char[]){ "" }, .workers = 2 };
+	struct fleet *fleet = open_fleet(&two, NULL), *successor;
+	char *text = saved(fleet);
+	unsigned before = descriptors();
+	struct buf problems;
+	sigset_t none;
+
+	(void)state;
+	sigemptyset(&none);
+	buf_init(&problems, 4096);
+	*(strchr(text, '\n') + 1) = '\0'; /* the second one's socket is somebody else's */
+	successor = fleet_open(&two, region, &none, text, &problems);
+	assert_non_null(successor);
+	assert_true(buf_size(&problems) > 0);
+	assert_int_equal(descriptors(), before);
+	buf_free(&problems);
+	free(text);
+	fleet_close(successor);
+	fleet_close(fleet);
+}
+
 /* ---- who waits at a place that is given up ---- */
 
 #define CROWD 500 /* more than a channel holds */
@@ -451,6 +484,7 @@ int main(void)
 		cmocka_unit_test(test_processes_are_taken_over),
 		cmocka_unit_test(test_names_are_told),
 		cmocka_unit_test(test_a_fleet_that_cannot_listen_does_not_begin),
+		cmocka_unit_test(test_a_place_without_a_socket_keeps_nothing_open),
 		cmocka_unit_test(test_a_crowd_at_a_place_that_is_given_up_is_passed_on),
 		cmocka_unit_test(test_who_waits_is_passed_on_to_places_that_are_new),
 		cmocka_unit_test(test_a_port_that_was_given_up_may_be_taken_again),
