@@ -294,6 +294,8 @@ static void tell_later(struct exchange *exchange, const struct error *error)
 			  LOG_TEXT("cause", error->cause));
 	exchange->untold = error->code;
 	exchange->completing = false;
+	free_answer(exchange); /* nobody needs it any more, but somebody may need its memory */
+	buf_free(&exchange->last);
 	uv_timer_start(&exchange->heartbeat, on_tell_again, TELL_AGAIN_MS, 0);
 }
 
