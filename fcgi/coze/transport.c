@@ -66,6 +66,7 @@ struct call {
 	uv_timer_t timer;
 	unsigned sendings; /* how often libcurl was about to send the request */
 	int local_port;    /* of the connection that it was about to send it on */
+	curl_socket_t fd;  /* that libcurl wanted watched for it last, while it connects */
 	bool post;
 	bool connecting; /* counted as one for which libcurl may have to open a connection */
 	bool may_repeat; /* the peer has promised that it did not look at what was sent */
@@ -491,11 +492,11 @@ static void act(struct transport *transport, curl_socket_t fd, int events)
 	} while (begun > 0 && transport->starting.first != NULL);
 }
 
-static struct call *call_on_port(const struct transport *transport, int port)
+static struct call *call_on(const struct transport *transport, curl_socket_t fd, int port)
 {
 	struct call *call = transport->running.first;
 
-	while (call != NULL && call->local_port != port)
+	while (call != NULL && !(call->connecting ? call->fd == fd : call->local_port == port))
 		call = call->next;
 	return call;
 }
@@ -524,8 +525,9 @@ static void on_unread(void *arg, curl_socket_t fd)
 	log_event(LOG_LEVEL_ERROR, "coze",
 		  LOG_TEXT("cause", "libcurl does not read a connection: it is given up"));
 	watch_end_connection(fd);
-	transport->in_curl++; /* calls that are started from within wait */
-	while ((call = call_on_port(transport, port)) != NULL)
+	watch_unset(&transport->watches, fd); /* it will be readable ever after */
+	transport->in_curl++;                 /* calls that are started from within wait */
+	while ((call = call_on(transport, fd, port)) != NULL)
 		finish(call, CURLE_RECV_ERROR);
 	transport->in_curl--;
 	settle(transport);
@@ -598,7 +600,10 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, voi
 	int events = 0;
 
 	(void)socket_arg;
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
 	if (what == CURL_POLL_REMOVE) {
+		if (call != NULL && call->fd == fd)
+			call->fd = CURL_SOCKET_BAD;
 		watch_unset(&transport->watches, fd);
 		return 0;
 	}
@@ -606,12 +611,11 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, voi
 		events |= UV_READABLE;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= UV_WRITABLE;
-	if (!watch_set(&transport->watches, fd, events)) {
-		/* To say so would end all transfers: libcurl gives up its whole multi handle then. */
-		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
-		if (call != NULL)
-			starve(call);
-	}
+	if (call != NULL)
+		call->fd = fd;
+	/* To say so would end all transfers: libcurl gives up its whole multi handle then. */
+	if (!watch_set(&transport->watches, fd, events) && call != NULL)
+		starve(call);
 	return 0;
 }
 
@@ -823,6 +827,7 @@ enum err call_start(struct call **out, struct transport *transport, const struct
 		buf_init(spec->body, spec->body->max);
 	}
 	sending_init(&call->sending);
+	call->fd = CURL_SOCKET_BAD;
 	call->post = strcmp(spec->method, "POST") == 0;
 	call->ops = ops;
 	call->arg = arg;
