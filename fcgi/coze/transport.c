@@ -751,6 +751,8 @@ static bool set_lasting_options(struct transport *transport, CURL *easy)
 	}
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	/* Without memory while it keeps a TLS session, 7.88 frees the name of the host and keeps it: it is freed twice. */
+	curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
 	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
 	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
 	if (transport->one_ca_file)
