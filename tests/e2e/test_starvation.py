@@ -330,19 +330,23 @@ def test_a_connection_to_coze_that_is_not_read_any_more(make_stack, broken):
                        COZE_BASE_URL='https://localhost:%d/v3' % path.port)
         path.reset()  # so that the next message meets a new connection
         message = directive(first_ms=1000)
-        with ThreadPoolExecutor(1) as pool:
-            asking = pool.submit(cold.stack.chat, message, timeout=TIMEOUT)
-            wait_for(lambda: len(cold.stack.sim.log('/v3/chat')) == 2, what='the message at Coze')
-            for _ in range(5):  # meanwhile the tickets are read; if not, it fails at once with them
-                cold.get('/')
-            wait_for(cold.sleeps, what='the worker having nothing to do')
-            cold.starver.refuse(left=8000)  # enough for anything but a record
-            if broken:
-                path.reset()
-            wait_for(cold.starver.last, what='the refusal')
-            refusal = cold.starver.serve()
-            assert asking.result().status_code == 503
-        assert refusal.who in ('libssl', 'libcrypto'), refusal
+        for number in range(2, 7):  # somebody else may ask for as much before
+            with ThreadPoolExecutor(1) as pool:
+                asking = pool.submit(cold.stack.chat, message, timeout=TIMEOUT)
+                wait_for(lambda count=number: len(cold.stack.sim.log('/v3/chat')) == count, what='the message at Coze')
+                for _ in range(5):  # meanwhile the tickets are read; if not, it fails at once with them
+                    cold.get('/')
+                wait_for(cold.sleeps, what='the worker having nothing to do')
+                cold.starver.refuse(left=8000)  # enough for anything but a record
+                if broken:
+                    path.reset()
+                wait_for(cold.starver.last, what='the refusal')
+                refusal = cold.starver.serve()
+                assert asking.result().status_code == 503
+            if refusal.who in ('libssl', 'libcrypto'):
+                break
+            path.reset()
+        assert refusal.who in ('libssl', 'libcrypto'), str(refusal)
         cold.recover()
     finally:
         path.close()

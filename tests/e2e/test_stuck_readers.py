@@ -76,7 +76,7 @@ def calm(stack):
 def assert_no_slower(stack, others, quiet, slack=SLACK, longest=1):
     print('p99 %.1f ms, longest %.1f ms; calm %.1f ms, %.1f ms'
           % (others.p99() * 1e3, others.longest() * 1e3, quiet.p99() * 1e3, quiet.longest() * 1e3))
-    patience = 10 if probe.is_instrumented(stack.pid) else 1
+    patience = 50 if probe.is_instrumented(stack.pid) else 1
     assert others.p99() <= 3 * quiet.p99() + slack * patience
     assert others.longest() <= quiet.longest() + longest * patience
 
