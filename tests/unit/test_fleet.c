@@ -427,7 +427,7 @@ static void await_readable(int fd)
  */
 static void test_a_port_that_was_given_up_may_be_taken_again(void **state)
 {
-	char address[32], both[80];
+	char address[32] = "", both[80];
 	struct config two = { .run_dir = run_dir, .worker_listen = address, .workers = 2 };
 	struct config one = { .run_dir = run_dir, .worker_listen = address, .workers = 1 };
 	struct fleet *fleet, *less, *again;
