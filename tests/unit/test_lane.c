@@ -55,15 +55,19 @@ static void on_give_up(void *request)
 
 static const struct lane_ops ops = { .is_coming = was_asked, .on_turn = on_turn, .on_give_up = on_give_up };
 
-static void open_lane(struct fixture *fixture)
+static int set_up(void **state)
 {
-	memset(fixture, 0, sizeof *fixture);
+	struct fixture *fixture = (struct fixture *)get_memory(sizeof *fixture);
+
 	looks = 0;
-	assert_int_equal(uv_loop_init(&fixture->loop), 0);
+	if (uv_loop_init(&fixture->loop) != 0)
+		return 1;
 	lane_init(&fixture->lane, &fixture->loop, &ops);
 	lane_place_init(&fixture->a.place, &fixture->lane, &fixture->a);
 	lane_place_init(&fixture->b.place, &fixture->lane, &fixture->b);
 	lane_place_init(&fixture->c.place, &fixture->lane, &fixture->c);
+	*state = fixture;
+	return 0;
 }
 
 static void on_closed(void *arg)
@@ -71,13 +75,25 @@ static void on_closed(void *arg)
 	*(bool *)arg = true;
 }
 
-static void close_lane(struct fixture *fixture)
+static int tear_down(void **state)
 {
+	struct fixture *fixture = *state;
+
 	lane_close(&fixture->lane, on_closed, &fixture->closed);
 	assert_false(fixture->closed);
 	uv_run(&fixture->loop, UV_RUN_DEFAULT);
 	assert_true(fixture->closed);
 	assert_int_equal(uv_loop_close(&fixture->loop), 0);
+	free(fixture);
+	return 0;
+}
+
+/* The first has its turn, and the others wait. */
+static void enter_all(struct fixture *fixture)
+{
+	assert_true(lane_enter(&fixture->a.place));
+	assert_false(lane_enter(&fixture->b.place));
+	assert_false(lane_enter(&fixture->c.place));
 }
 
 /* Lets time pass until that many looks at the request in turn were taken. */
@@ -89,134 +105,113 @@ static void await_looks(struct fixture *fixture, unsigned wanted)
 
 static void test_one_after_the_other_as_they_came(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	assert_true(lane_enter(&f.a.place));
-	assert_false(lane_enter(&f.b.place));
-	assert_false(lane_enter(&f.c.place));
-	assert_true(lane_has_turn(&f.a.place) && !lane_waits(&f.a.place));
-	assert_true(!lane_has_turn(&f.b.place) && lane_waits(&f.b.place));
-	lane_leave(&f.a.place);
-	assert_true(lane_has_turn(&f.b.place) && !lane_waits(&f.b.place) && lane_waits(&f.c.place));
-	assert_int_equal(f.b.turns, 1);
-	assert_int_equal(f.c.turns, 0);
-	lane_leave(&f.b.place);
-	assert_int_equal(f.c.turns, 1);
-	lane_leave(&f.c.place);
-	assert_int_equal(f.a.turns, 0); /* it did not wait */
-	assert_true(lane_enter(&f.a.place));
-	close_lane(&f);
+	enter_all(f);
+	assert_true(lane_has_turn(&f->a.place) && !lane_waits(&f->a.place));
+	assert_true(!lane_has_turn(&f->b.place) && lane_waits(&f->b.place));
+	lane_leave(&f->a.place);
+	assert_true(lane_has_turn(&f->b.place) && !lane_waits(&f->b.place) && lane_waits(&f->c.place));
+	assert_int_equal(f->b.turns, 1);
+	assert_int_equal(f->c.turns, 0);
+	lane_leave(&f->b.place);
+	assert_int_equal(f->c.turns, 1);
+	lane_leave(&f->c.place);
+	assert_int_equal(f->a.turns, 0); /* it did not wait */
+	assert_true(lane_enter(&f->a.place));
 }
 
 static void test_who_leaves_the_queue_is_passed_over(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	assert_true(lane_enter(&f.a.place));
-	assert_false(lane_enter(&f.b.place));
-	assert_false(lane_enter(&f.c.place));
-	lane_leave(&f.b.place);
-	lane_leave(&f.b.place);
-	assert_true(lane_has_turn(&f.a.place));
-	lane_leave(&f.a.place);
-	assert_int_equal(f.b.turns, 0);
-	assert_int_equal(f.c.turns, 1);
-	close_lane(&f);
+	enter_all(f);
+	lane_leave(&f->b.place);
+	lane_leave(&f->b.place);
+	assert_true(lane_has_turn(&f->a.place));
+	lane_leave(&f->a.place);
+	assert_int_equal(f->b.turns, 0);
+	assert_int_equal(f->c.turns, 1);
 }
 
 static void test_who_brings_next_to_nothing_loses_its_turn(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	f.a.quick_looks = 3;
-	assert_true(lane_enter(&f.a.place));
-	assert_false(lane_enter(&f.b.place));
-	f.b.whole = true;
-	while (!lane_has_turn(&f.b.place))
-		await_looks(&f, looks + 1);
-	assert_int_equal(f.b.turn_at, 4);
-	assert_int_equal(f.b.turns, 1);
-	assert_false(lane_waits(&f.a.place));
-	assert_false(lane_enter(&f.a.place)); /* it goes on */
-	lane_leave(&f.b.place);
-	assert_int_equal(f.a.turns, 1);
-	assert_int_equal(f.a.given_up + f.b.given_up, 0);
-	close_lane(&f);
+	f->a.quick_looks = 3;
+	assert_true(lane_enter(&f->a.place));
+	assert_false(lane_enter(&f->b.place));
+	f->b.whole = true;
+	while (!lane_has_turn(&f->b.place))
+		await_looks(f, looks + 1);
+	assert_int_equal(f->b.turn_at, 4);
+	assert_int_equal(f->b.turns, 1);
+	assert_false(lane_waits(&f->a.place));
+	assert_false(lane_enter(&f->a.place)); /* it goes on */
+	lane_leave(&f->b.place);
+	assert_int_equal(f->a.turns, 1);
+	assert_int_equal(f->a.given_up + f->b.given_up, 0);
 }
 
 static void test_who_does_not_wait_for_the_peer_keeps_its_turn(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	f.a.whole = true;
-	assert_true(lane_enter(&f.a.place));
-	assert_false(lane_enter(&f.b.place));
-	await_looks(&f, 3);
-	assert_true(lane_has_turn(&f.a.place));
-	close_lane(&f);
+	f->a.whole = true;
+	assert_true(lane_enter(&f->a.place));
+	assert_false(lane_enter(&f->b.place));
+	await_looks(f, 3);
+	assert_true(lane_has_turn(&f->a.place));
 }
 
 static void test_alone_it_may_take_its_time(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	assert_true(lane_enter(&f.a.place));
-	assert_false(uv_loop_alive(&f.loop));
-	assert_false(lane_enter(&f.b.place));
-	lane_leave(&f.b.place);
-	uv_run(&f.loop, UV_RUN_DEFAULT); /* until the timer has found nobody that waits */
+	assert_true(lane_enter(&f->a.place));
+	assert_false(uv_loop_alive(&f->loop));
+	assert_false(lane_enter(&f->b.place));
+	lane_leave(&f->b.place);
+	uv_run(&f->loop, UV_RUN_DEFAULT); /* until the timer has found nobody that waits */
 	assert_int_equal(looks, 0);
-	assert_true(lane_has_turn(&f.a.place));
-	close_lane(&f);
+	assert_true(lane_has_turn(&f->a.place));
 }
 
 static void test_slow_ones_do_not_hold_too_much_together(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_lane(&f);
-	f.a.bytes = f.b.bytes = 40 * MIB;
-	assert_true(lane_enter(&f.a.place));
-	assert_false(lane_enter(&f.b.place));
-	assert_false(lane_enter(&f.c.place));
-	await_looks(&f, 2); /* the first one counts all that there is */
-	assert_true(lane_has_turn(&f.b.place));
-	await_looks(&f, 4);
-	assert_int_equal(f.a.given_up, 0);
-	assert_int_equal(f.b.given_up, 1);
-	assert_true(lane_has_turn(&f.c.place));
+	f->a.bytes = f->b.bytes = 40 * MIB;
+	enter_all(f);
+	await_looks(f, 2); /* the first one counts all that there is */
+	assert_true(lane_has_turn(&f->b.place));
+	await_looks(f, 4);
+	assert_int_equal(f->a.given_up, 0);
+	assert_int_equal(f->b.given_up, 1);
+	assert_true(lane_has_turn(&f->c.place));
 
 	/* Once the first has gone, there is room for another. */
-	lane_leave(&f.a.place);
-	lane_place_init(&f.b.place, &f.lane, &f.b);
-	f.c.bytes = 40 * MIB;
-	assert_false(lane_enter(&f.b.place));
-	while (!lane_has_turn(&f.b.place))
-		await_looks(&f, looks + 1);
-	assert_int_equal(f.c.given_up, 0);
-	close_lane(&f);
+	lane_leave(&f->a.place);
+	lane_place_init(&f->b.place, &f->lane, &f->b);
+	f->c.bytes = 40 * MIB;
+	assert_false(lane_enter(&f->b.place));
+	while (!lane_has_turn(&f->b.place))
+		await_looks(f, looks + 1);
+	assert_int_equal(f->c.given_up, 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_after_the_other_as_they_came),
-		cmocka_unit_test(test_who_leaves_the_queue_is_passed_over),
-		cmocka_unit_test(test_who_brings_next_to_nothing_loses_its_turn),
-		cmocka_unit_test(test_who_does_not_wait_for_the_peer_keeps_its_turn),
-		cmocka_unit_test(test_alone_it_may_take_its_time),
-		cmocka_unit_test(test_slow_ones_do_not_hold_too_much_together),
+		cmocka_unit_test_setup_teardown(test_one_after_the_other_as_they_came, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_who_leaves_the_queue_is_passed_over, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_who_brings_next_to_nothing_loses_its_turn, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_who_does_not_wait_for_the_peer_keeps_its_turn, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_alone_it_may_take_its_time, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_slow_ones_do_not_hold_too_much_together, set_up,
+						tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,6 +76,22 @@ static void close_watches(struct fixture *fixture)
 	close(fixture->peer);
 }
 
+static int set_up(void **state)
+{
+	struct fixture *fixture = (struct fixture *)get_memory(sizeof *fixture);
+
+	open_watches(fixture);
+	*state = fixture;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	close_watches(*state);
+	free(*state);
+	return 0;
+}
+
 /* What has happened by now is told. */
 static void look(struct fixture *fixture)
 {
@@ -98,125 +114,110 @@ static void assert_heard(int fd, const char *words)
 
 static void test_what_is_wanted_is_told(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_watches(&f);
-	assert_true(watch_add(&f.watches, f.fd));
-	say(&f, "a");
-	look(&f);
-	assert_int_equal(f.told, 0);
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	look(&f);
-	assert_int_equal(f.told, 1);
-	assert_int_equal(f.fd_told, f.fd);
-	assert_int_equal(f.events, UV_READABLE);
-	assert_true(watch_set(&f.watches, f.fd, UV_WRITABLE));
-	look(&f);
-	assert_int_equal(f.events, UV_WRITABLE);
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE | UV_WRITABLE));
-	look(&f);
-	assert_int_equal(f.events, UV_READABLE | UV_WRITABLE);
-	watch_remove(&f.watches, f.fd);
-	look(&f);
-	assert_int_equal(f.told, 0);
-	watch_remove(&f.watches, f.fd);
-	watch_unset(&f.watches, f.fd);
-	close_watches(&f);
+	assert_true(watch_add(&f->watches, f->fd));
+	say(f, "a");
+	look(f);
+	assert_int_equal(f->told, 0);
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	look(f);
+	assert_int_equal(f->told, 1);
+	assert_int_equal(f->fd_told, f->fd);
+	assert_int_equal(f->events, UV_READABLE);
+	assert_true(watch_set(&f->watches, f->fd, UV_WRITABLE));
+	look(f);
+	assert_int_equal(f->events, UV_WRITABLE);
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE | UV_WRITABLE));
+	look(f);
+	assert_int_equal(f->events, UV_READABLE | UV_WRITABLE);
+	watch_remove(&f->watches, f->fd);
+	look(f);
+	assert_int_equal(f->told, 0);
+	watch_remove(&f->watches, f->fd);
+	watch_unset(&f->watches, f->fd);
 }
 
 /* It stays watched for reading, until something comes that nobody wants: that must not make the loop spin. */
 static void test_a_kept_connection_is_silent_until_it_is_wanted(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_watches(&f);
-	assert_true(watch_add(&f.watches, f.fd));
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	watch_unset(&f.watches, f.fd);
-	assert_true(uv_loop_alive(&f.loop));
-	say(&f, "a");
-	look(&f);
-	assert_int_equal(f.told, 0);
-	assert_false(uv_loop_alive(&f.loop));
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	look(&f);
-	assert_int_equal(f.told, 1);
-	assert_true(watch_set(&f.watches, f.fd, UV_WRITABLE));
-	watch_unset(&f.watches, f.fd);
-	assert_false(uv_loop_alive(&f.loop));
-	close_watches(&f);
+	assert_true(watch_add(&f->watches, f->fd));
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	watch_unset(&f->watches, f->fd);
+	assert_true(uv_loop_alive(&f->loop));
+	say(f, "a");
+	look(f);
+	assert_int_equal(f->told, 0);
+	assert_false(uv_loop_alive(&f->loop));
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	look(f);
+	assert_int_equal(f->told, 1);
+	assert_true(watch_set(&f->watches, f->fd, UV_WRITABLE));
+	watch_unset(&f->watches, f->fd);
+	assert_false(uv_loop_alive(&f->loop));
 }
 
 /* One of libcurl's own is closed without a word: another socket may have its number next. */
 static void test_a_socket_that_was_not_added_is_forgotten(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 	int number;
 
-	(void)state;
-	open_watches(&f);
-	number = f.fd;
-	watch_unset(&f.watches, f.fd);
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	watch_unset(&f.watches, f.fd);
-	close(f.fd);
-	close(f.peer);
-	open_pair(&f);
-	assert_int_equal(f.fd, number);
-	assert_true(watch_add(&f.watches, f.fd));
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	say(&f, "a");
-	look(&f);
-	assert_int_equal(f.told, 1);
-	close_watches(&f);
+	number = f->fd;
+	watch_unset(&f->watches, f->fd);
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	watch_unset(&f->watches, f->fd);
+	close(f->fd);
+	close(f->peer);
+	open_pair(f);
+	assert_int_equal(f->fd, number);
+	assert_true(watch_add(&f->watches, f->fd));
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	say(f, "a");
+	look(f);
+	assert_int_equal(f->told, 1);
 }
 
 static void test_any_descriptor_may_be_watched(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 	int high;
 
-	(void)state;
-	open_watches(&f);
-	high = fcntl(f.fd, F_DUPFD_CLOEXEC, HIGH);
+	high = fcntl(f->fd, F_DUPFD_CLOEXEC, HIGH);
 	assert_true(high >= HIGH);
-	watch_remove(&f.watches, high);
-	assert_true(watch_add(&f.watches, f.fd));
-	assert_true(watch_add(&f.watches, high));
-	assert_true(watch_set(&f.watches, high, UV_READABLE));
-	say(&f, "a");
-	look(&f);
-	assert_int_equal(f.told, 1);
-	assert_int_equal(f.fd_told, high);
-	close(f.fd);
-	f.fd = high;
-	close_watches(&f);
+	watch_remove(&f->watches, high);
+	assert_true(watch_add(&f->watches, f->fd));
+	assert_true(watch_add(&f->watches, high));
+	assert_true(watch_set(&f->watches, high, UV_READABLE));
+	say(f, "a");
+	look(f);
+	assert_int_equal(f->told, 1);
+	assert_int_equal(f->fd_told, high);
+	close(f->fd);
+	f->fd = high;
 }
 
 static void test_without_memory_a_socket_is_not_watched(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 	size_t bytes = 0;
 
-	(void)state;
-	open_watches(&f);
 	for (;; bytes += 16) {
 		bool watched;
 
 		alloc_leave(bytes);
-		watched = watch_set(&f.watches, f.fd, UV_READABLE);
+		watched = watch_set(&f->watches, f->fd, UV_READABLE);
 		assert_true(alloc_failed() != watched);
 		if (watched)
 			break;
-		assert_false(uv_loop_alive(&f.loop));
+		assert_false(uv_loop_alive(&f->loop));
 	}
 	assert_true(bytes > 0);
-	say(&f, "a");
-	look(&f);
-	assert_int_equal(f.told, 1);
-	close_watches(&f);
+	say(f, "a");
+	look(f);
+	assert_int_equal(f->told, 1);
 }
 
 /* ---- a connection that nobody reads ---- */
@@ -227,6 +228,15 @@ static void open_unread(struct fixture *fixture)
 	assert_true(watch_add(&fixture->watches, fixture->fd));
 	assert_true(watch_set(&fixture->watches, fixture->fd, UV_READABLE));
 	say(fixture, "words that nobody reads");
+}
+
+static int set_up_unread(void **state)
+{
+	struct fixture *fixture = (struct fixture *)get_memory(sizeof *fixture);
+
+	open_unread(fixture);
+	*state = fixture;
+	return 0;
 }
 
 static void look_often(struct fixture *fixture, unsigned times)
@@ -249,58 +259,49 @@ static void unset(struct fixture *fixture)
 
 static void test_a_connection_that_nobody_reads_is_told_of(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_unread(&f);
-	look_often(&f, FUTILE);
-	assert_int_equal(f.unread, 0);
-	look(&f);
-	assert_int_equal(f.unread, 1);
-	look_often(&f, FUTILE);
-	assert_int_equal(f.unread, 1);
-	look(&f);
-	assert_int_equal(f.unread, 2);
-	close_watches(&f);
+	look_often(f, FUTILE);
+	assert_int_equal(f->unread, 0);
+	look(f);
+	assert_int_equal(f->unread, 1);
+	look_often(f, FUTILE);
+	assert_int_equal(f->unread, 1);
+	look(f);
+	assert_int_equal(f->unread, 2);
 }
 
 static void test_what_is_useful_once_in_a_while_is_not_unread(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_unread(&f);
-	look_often(&f, FUTILE);
-	f.useful = true;
-	look(&f);
-	f.useful = false;
-	look_often(&f, FUTILE);
-	assert_true(watch_set(&f.watches, f.fd, UV_WRITABLE)); /* what is written is useful, too */
-	look(&f);
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	look_often(&f, FUTILE);
-	assert_int_equal(f.unread, 0);
-	look(&f);
-	assert_int_equal(f.unread, 1);
-	close_watches(&f);
+	look_often(f, FUTILE);
+	f->useful = true;
+	look(f);
+	f->useful = false;
+	look_often(f, FUTILE);
+	assert_true(watch_set(&f->watches, f->fd, UV_WRITABLE)); /* what is written is useful, too */
+	look(f);
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	look_often(f, FUTILE);
+	assert_int_equal(f->unread, 0);
+	look(f);
+	assert_int_equal(f->unread, 1);
 }
 
 static void test_what_is_read_in_silence_is_not_unread(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_unread(&f);
-	look_often(&f, FUTILE);
-	f.then = read_one;
-	look(&f);
-	f.then = NULL;
-	look_often(&f, FUTILE);
-	assert_int_equal(f.unread, 0);
-	f.then = unset; /* nobody wants to read it any more: it is not for lack of doing so */
-	look(&f);
-	assert_int_equal(f.unread, 0);
-	close_watches(&f);
+	look_often(f, FUTILE);
+	f->then = read_one;
+	look(f);
+	f->then = NULL;
+	look_often(f, FUTILE);
+	assert_int_equal(f->unread, 0);
+	f->then = unset; /* nobody wants to read it any more: it is not for lack of doing so */
+	look(f);
+	assert_int_equal(f->unread, 0);
 }
 
 /* ---- ends ---- */
@@ -308,31 +309,28 @@ static void test_what_is_read_in_silence_is_not_unread(void **state)
 /* The peer has not read all that was sent when it closes: that is an error of the socket, behind its last words. */
 static void test_a_broken_connection_is_told_before_its_last_words_are_read(void **state)
 {
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_watches(&f);
-	assert_true(watch_add(&f.watches, f.fd));
-	assert_true(watch_set(&f.watches, f.fd, UV_READABLE));
-	assert_int_equal(write(f.fd, "unread", 6), 6);
-	say(&f, "last words");
-	close(f.peer);
-	f.events = -1;
-	look(&f);
-	assert_int_equal(f.told, 1);
-	assert_int_equal(f.events, 0);
-	f.events = -1;
-	look(&f); /* it is still watched */
-	assert_int_equal(f.told, 1);
-	assert_int_equal(f.events, 0);
-	assert_heard(f.fd, "last words");
-	watch_unset(&f.watches, f.fd);
-	look(&f);
-	look(&f);
-	assert_int_equal(f.told, 0);
-	assert_false(uv_loop_alive(&f.loop));
-	f.peer = -1;
-	close_watches(&f);
+	assert_true(watch_add(&f->watches, f->fd));
+	assert_true(watch_set(&f->watches, f->fd, UV_READABLE));
+	assert_int_equal(write(f->fd, "unread", 6), 6);
+	say(f, "last words");
+	close(f->peer);
+	f->events = -1;
+	look(f);
+	assert_int_equal(f->told, 1);
+	assert_int_equal(f->events, 0);
+	f->events = -1;
+	look(f); /* it is still watched */
+	assert_int_equal(f->told, 1);
+	assert_int_equal(f->events, 0);
+	assert_heard(f->fd, "last words");
+	watch_unset(&f->watches, f->fd);
+	look(f);
+	look(f);
+	assert_int_equal(f->told, 0);
+	assert_false(uv_loop_alive(&f->loop));
+	f->peer = -1;
 }
 
 static void remove_it(struct fixture *fixture)
@@ -392,26 +390,21 @@ static void test_a_socket_may_be_removed_while_it_is_told_of(void **state)
 static void test_an_ended_connection_is_at_its_end_at_once(void **state)
 {
 	static const char words[20000];
-	struct fixture f;
+	struct fixture *f = *state;
 	char byte;
 
-	(void)state;
-	open_watches(&f);
-	assert_int_equal(write(f.peer, words, sizeof words), sizeof words);
-	watch_end_connection(f.fd);
-	assert_int_equal(recv(f.fd, &byte, 1, MSG_DONTWAIT), 0);
-	assert_int_equal(recv(f.peer, &byte, 1, MSG_DONTWAIT), 0);
-	close_watches(&f);
+	assert_int_equal(write(f->peer, words, sizeof words), sizeof words);
+	watch_end_connection(f->fd);
+	assert_int_equal(recv(f->fd, &byte, 1, MSG_DONTWAIT), 0);
+	assert_int_equal(recv(f->peer, &byte, 1, MSG_DONTWAIT), 0);
 }
 
 static void test_the_local_port_is_told(void **state)
 {
 	static const int families[] = { AF_INET, AF_INET6 };
-	struct fixture f;
+	struct fixture *f = *state;
 
-	(void)state;
-	open_watches(&f);
-	assert_int_equal(watch_local_port(f.fd), 0);
+	assert_int_equal(watch_local_port(f->fd), 0);
 	assert_int_equal(watch_local_port(-1), 0);
 	for (size_t i = 0; i < COUNT(families); i++) {
 		struct sockaddr_in6 address = { .sin6_family = (sa_family_t)families[i] };
@@ -426,24 +419,31 @@ static void test_the_local_port_is_told(void **state)
 		assert_int_not_equal(watch_local_port(fd), 0);
 		close(fd);
 	}
-	close_watches(&f);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_what_is_wanted_is_told),
-		cmocka_unit_test(test_a_kept_connection_is_silent_until_it_is_wanted),
-		cmocka_unit_test(test_a_socket_that_was_not_added_is_forgotten),
-		cmocka_unit_test(test_any_descriptor_may_be_watched),
-		cmocka_unit_test(test_without_memory_a_socket_is_not_watched),
-		cmocka_unit_test(test_a_connection_that_nobody_reads_is_told_of),
-		cmocka_unit_test(test_what_is_useful_once_in_a_while_is_not_unread),
-		cmocka_unit_test(test_what_is_read_in_silence_is_not_unread),
-		cmocka_unit_test(test_a_broken_connection_is_told_before_its_last_words_are_read),
+		cmocka_unit_test_setup_teardown(test_what_is_wanted_is_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_kept_connection_is_silent_until_it_is_wanted, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_a_socket_that_was_not_added_is_forgotten, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_any_descriptor_may_be_watched, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_without_memory_a_socket_is_not_watched, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_a_connection_that_nobody_reads_is_told_of, set_up_unread,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_what_is_useful_once_in_a_while_is_not_unread,
+						set_up_unread, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_is_read_in_silence_is_not_unread, set_up_unread,
+						tear_down),
+		cmocka_unit_test_setup_teardown(
+		    test_a_broken_connection_is_told_before_its_last_words_are_read, set_up, tear_down),
 		cmocka_unit_test(test_a_socket_may_be_removed_while_it_is_told_of),
-		cmocka_unit_test(test_an_ended_connection_is_at_its_end_at_once),
-		cmocka_unit_test(test_the_local_port_is_told),
+		cmocka_unit_test_setup_teardown(test_an_ended_connection_is_at_its_end_at_once, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_the_local_port_is_told, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
