@@ -328,11 +328,17 @@ static void on_first_work_done(uv_work_t *work, int status)
 
 /*
  * libuv starts the threads of its pool when there is work for the first time, and aborts when there is no memory for them:
- * that must not be when somebody sends a large message.
+ * that must not be when somebody sends a large message. They are to take no signals (libuv 1.44 lets them): of two that two
+ * threads take, the second may be told first, and a worker must know that it is the last before it is told to end.
  */
 static void start_threads(struct worker *worker)
 {
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	uv_queue_work(&worker->loop, &worker->first_work, on_first_work, on_first_work_done);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void init_loop(struct worker *worker)
