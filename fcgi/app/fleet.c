@@ -117,6 +117,16 @@ static void close_queue(const struct queue *queue)
 		close(queue->held);
 }
 
+/* Takes it from the list, too. */
+static void end_queue(struct queue **link)
+{
+	struct queue *queue = *link;
+
+	*link = queue->next;
+	close_queue(queue);
+	free(queue);
+}
+
 static void run_child(struct fleet *fleet, size_t worker, size_t block, pid_t master)
 {
 	struct child child = { fleet->metrics, block, master };
@@ -237,9 +247,7 @@ static bool pass_all_on(struct fleet *fleet)
 		}
 		if (queue->unserved)
 			shutdown(queue->fd, SHUT_RDWR);
-		close_queue(queue);
-		*link = queue->next;
-		free(queue);
+		end_queue(link);
 	}
 	return fleet->queues != NULL;
 }
@@ -493,14 +501,18 @@ static void keep_place(const struct place *place, bool keep_open)
 	keep(place->handoff.out, keep_open);
 }
 
+static void keep_queue(const struct queue *queue, bool keep_open)
+{
+	keep(queue->fd, keep_open);
+	keep(queue->held, keep_open);
+}
+
 void fleet_keep_sockets(const struct fleet *fleet, bool keep_open)
 {
 	for (size_t i = 0; i < fleet->count; i++)
 		keep_place(&fleet->places[i], keep_open);
-	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next) {
-		keep(queue->fd, keep_open);
-		keep(queue->held, keep_open);
-	}
+	for (const struct queue *queue = fleet->queues; queue != NULL; queue = queue->next)
+		keep_queue(queue, keep_open);
 }
 
 /*
@@ -539,13 +551,6 @@ static void adopt_place(struct fleet *fleet, struct place *old, size_t worker)
 	give_up(fleet, old, worker);
 }
 
-static void adopt_queue(struct fleet *fleet, const struct queue *queue)
-{
-	keep(queue->fd, false);
-	keep(queue->held, false);
-	add_queue(fleet, queue);
-}
-
 static void adopt(struct fleet *fleet, const char *line)
 {
 	struct place place = { .pause_ms = PAUSE_MIN_MS, .current = { .started_ms = process_now_ms() } };
@@ -561,9 +566,10 @@ static void adopt(struct fleet *fleet, const char *line)
 	process->pid = pid;
 	queue.unserved = process->block != 0;
 	if (strcmp(kind, "queue") == 0 &&
-	    sscanf(line + used, "%d %d -1 @%279[^\n]", &queue.fd, &queue.held, queue.name) == 3)
-		adopt_queue(fleet, &queue);
-	else if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
+	    sscanf(line + used, "%d %d -1 @%279[^\n]", &queue.fd, &queue.held, queue.name) == 3) {
+		keep_queue(&queue, false);
+		add_queue(fleet, &queue);
+	} else if (strcmp(kind, "leaving") == 0 && fleet->leaving_count < LEAVING_MAX)
 		fleet->leaving[fleet->leaving_count++] = (struct leaving){ *process, worker };
 	else if (sscanf(line + used, "%d %d %d %279[^\n]", &place.fd, &place.handoff.in, &place.handoff.out,
 			place.name) == 4)
@@ -648,13 +654,8 @@ void fleet_close(struct fleet *fleet)
 			listener_unlink(fleet->places[i].name);
 		close_place(&fleet->places[i]);
 	}
-	while (fleet->queues != NULL) {
-		struct queue *queue = fleet->queues;
-
-		fleet->queues = queue->next;
-		close_queue(queue);
-		free(queue);
-	}
+	while (fleet->queues != NULL)
+		end_queue(&fleet->queues);
 	free(fleet->places);
 	free(fleet);
 }
